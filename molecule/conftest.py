@@ -1,0 +1,18 @@
+"""Shared by the tests of all scenarios: a failed test shows the journal of the host that it looked at."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.when == "call" and report.failed and host is not None:
+        units = host.run("systemctl --failed --no-legend --plain").stdout.strip() or "none"
+        # Every module that Ansible runs leaves a line too; they would crowd out what matters.
+        journal = host.run("journalctl --no-pager --lines 500 | grep -v ' ansible-' | tail -n 50").stdout
+        report.sections.append((f"failed units of {host.backend.hostname}", units))
+        report.sections.append((f"journal of {host.backend.hostname}", journal))
+    return report
