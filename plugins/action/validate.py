@@ -1,0 +1,247 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+
+from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleUndefinedVariable
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
+
+try:
+    from ansible.errors import AnsibleValueOmittedError
+except ImportError:  # an older core substitutes a placeholder instead of raising
+    AnsibleValueOmittedError = ()
+
+try:
+    from ansible.parsing.vault import VaultHelper
+except ImportError:
+    VaultHelper = None
+
+NEEDED = "It lists the apps of this host, each at least with name, domain, source and app"
+
+OMIT = object()
+BROKEN = object()
+# A template that names one of these brings a secret into the value.
+SECRET_WORDS = re.compile(r"vault|secret|passw|token|private|credential|api_?key", re.IGNORECASE)
+# How like an option an unknown name must be to count as a misspelling of it.
+LIKENESS = 0.75
+
+
+class Values:
+    """A host's variables, resolved leaf by leaf so that a failure has a path and a secret is known as one."""
+
+    def __init__(self, templar, task_vars):
+        self.templar = templar
+        self.task_vars = task_vars
+        self.problems = []
+        self.secrets = set()
+
+    def get(self, name):
+        return self.resolve(self.task_vars[name], name)
+
+    def is_secret(self, path):
+        return any(path == secret or path.startswith((secret + ".", secret + "[")) for secret in self.secrets)
+
+    def resolve(self, value, path):
+        if isinstance(value, dict):
+            result = {}
+            for key, item in value.items():
+                item = self.resolve(item, spec.join(path, key))
+                if item is not OMIT and item is not BROKEN:
+                    result[key] = item
+            return result
+        if isinstance(value, list):
+            items = [self.resolve(item, spec.join(path, index)) for index, item in enumerate(value)]
+            # as Ansible does, what is omitted goes; what is broken keeps its place, for the paths of those after it
+            return [None if item is BROKEN else item for item in items if item is not OMIT]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, str) and self.templar.is_possibly_template(value) and SECRET_WORDS.search(value):
+            self.secrets.add(path)
+        try:
+            result = self.templar.template(value)
+        except AnsibleValueOmittedError:
+            return OMIT
+        except AnsibleUndefinedVariable as error:
+            self.problems.append(f"{path}: uses a variable that is not there: {_first_line(error)}")
+            return BROKEN
+        except AnsibleError as error:
+            # the text of other failures can quote the values they failed on
+            detail = "" if self.is_secret(path) or _is_below_env(path) else f": {_first_line(error)}"
+            self.problems.append(f"{path}: cannot be resolved{detail}")
+            return BROKEN
+        if VaultHelper is not None and (_is_vaulted(value) or _is_vaulted(result)):
+            self.secrets.add(path)
+        return result
+
+
+def _is_vaulted(value):
+    return VaultHelper.get_ciphertext(value, with_tags=False) is not None
+
+
+def _is_below_env(path):
+    return any(part in spec.SECRET_OPTIONS for part in re.split(r"[.\[]", path))
+
+
+def _first_line(error):
+    return str(getattr(error, "message", None) or error).strip().splitlines()[0].rstrip(".")
+
+
+def misspelt(names, prefix, options, ignored=()):
+    """What is wrong with the names of a host's variables: errors and warnings."""
+    errors, warnings = [], []
+    bare = {option[len(prefix) :]: option for option in options if option.startswith(prefix)}
+    for name in sorted(names):
+        if name in options or name in ignored:
+            continue
+        if name.startswith(prefix):
+            close = spec.nearest(name[len(prefix) :], bare, LIKENESS)
+            if close:
+                errors.append(f"{name}: unknown variable. Did you mean '{bare[close]}'?")
+            else:
+                warnings.append(
+                    "{} is no variable of daoman.fastapi, though it begins with '{}'. Known are: {}".format(
+                        name, prefix, ", ".join(sorted(options))
+                    )
+                )
+        elif not name.startswith("_"):
+            option = _misspelt_prefix(name, prefix, bare)
+            if option:
+                errors.append(f"{name}: unknown variable. Did you mean '{option}'?")
+    return errors, warnings
+
+
+def _misspelt_prefix(name, prefix, bare):
+    """The option that a name would be with the right prefix; 'ngnix_sites', but not 'nginx2_sites'."""
+    for rest, option in bare.items():
+        if not name.endswith("_" + rest):
+            continue
+        given = name[: -len(rest)]
+        if sorted(given) == sorted(prefix) or (
+            not re.search(r"\d", given) and given.replace("_", "") == prefix.replace("_", "")
+        ):
+            return option
+    return None
+
+
+class ActionModule(ActionBase):
+    """Checks variables on the controller, without a connection to the host."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        _result, args = self.validate_argument_spec(
+            argument_spec={
+                "role": {"type": "list", "elements": "str", "default": []},
+                "apps": {"type": "bool", "default": False},
+            },
+            required_one_of=[["role", "apps"]],
+        )
+        if not args["role"] and not args["apps"]:
+            raise AnsibleActionFail("Name a role, or set apps: true.")
+        values = Values(self._templar, task_vars)
+        problems, warnings = [], []
+        try:
+            ignored = self.ignored(values, task_vars, problems)
+            if args["apps"]:
+                self.check_apps(values, task_vars, ignored, problems, warnings)
+            for role in args["role"]:
+                self.check_role(role, args["apps"], values, task_vars, ignored, problems, warnings)
+        except spec.SpecError as error:
+            raise AnsibleActionFail(f"The collection is incomplete: {error}")
+        for warning in warnings:
+            Display().warning(warning)
+        result["changed"] = False
+        result["problems"] = problems
+        if problems:
+            what = "fastapi_apps" if args["apps"] else "the variables of {}".format(", ".join(args["role"]))
+            result["failed"] = True
+            result["msg"] = "{} in {}; nothing was changed:\n{}".format(
+                "1 problem" if len(problems) == 1 else f"{len(problems)} problems",
+                what,
+                "\n".join(f"  {text}" for text in problems),
+            )
+        else:
+            result["msg"] = "The variables are in order."
+        return result
+
+    def ignored(self, values, task_vars, problems):
+        if apps.IGNORED not in task_vars:
+            return []
+        filled, found = spec.check_option({"type": "list", "elements": "str"}, values.get(apps.IGNORED), apps.IGNORED)
+        problems.extend(found)
+        return [] if found else filled
+
+    def check_apps(self, values, task_vars, ignored, problems, warnings):
+        options = apps.options()
+        errors, others = misspelt(task_vars, "fastapi_", options, ignored)
+        problems.extend(errors)
+        warnings.extend(others)
+        if apps.APPS not in task_vars:
+            # the misspelt name, reported above, is the likelier reason
+            if not errors:
+                problems.append(f"{apps.APPS}: is required and missing. {NEEDED}")
+            return
+        value, unresolved = self.value(values, apps.APPS)
+        problems.extend(unresolved)
+        if value is BROKEN:
+            return
+        if value is None or value is OMIT or value == []:
+            problems.append(spec.problem(apps.APPS, "is empty", [], mend=NEEDED))
+            return
+        filled, found = spec.check_option(options[apps.APPS], value, apps.APPS, values.is_secret)
+        found = unresolved + _without(found, unresolved)
+        problems.extend(found[len(unresolved) :])
+        problems.extend(rules.check_apps(filled, found, apps.APPS))
+
+    def check_role(self, role, with_apps, values, task_vars, ignored, problems, warnings):
+        points = spec.entry_points(role)
+        options = points["main"].get("options") or {}
+        prefix = f"{role}_"
+        known = set()
+        for point in points.values():
+            known.update(point.get("options") or {})
+        errors, others = misspelt(task_vars, prefix, known, ignored)
+        problems.extend(errors)
+        warnings.extend(others)
+        derived = apps.DERIVED.get(role) if with_apps else None
+        given, unresolved = {}, []
+        for name in options:
+            if name not in task_vars:
+                continue
+            if name == derived:
+                problems.append(
+                    f"{name}: is set, but the site playbook makes it from fastapi_apps. "
+                    "Remove it, or use the role in a playbook of your own"
+                )
+                continue
+            value, broken = self.value(values, name)
+            unresolved.extend(broken)
+            if value is not OMIT and value is not BROKEN:
+                given[name] = value
+        problems.extend(unresolved)
+        if derived:
+            options = {name: option for name, option in options.items() if name != derived}
+        filled, found = spec.check(options, given, "", values.is_secret)
+        found = _without(found, unresolved)
+        problems.extend(found)
+        problems.extend(rules.check(role, filled, found + unresolved))
+
+    def value(self, values, name):
+        before = len(values.problems)
+        value = values.get(name)
+        return value, values.problems[before:]
+
+
+def _without(problems, unresolved):
+    """What could not be resolved is absent, and would be reported again as missing."""
+    paths = {text.partition(":")[0] for text in unresolved}
+    return [text for text in problems if text.partition(":")[0] not in paths]

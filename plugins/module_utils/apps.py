@@ -1,0 +1,152 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""fastapi_apps: what an application is, and what the roles take of it.
+
+Its spec is derived from the specs of the roles gunicorn_app and nginx, so no option is written down twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+from functools import lru_cache
+
+from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+
+APPS = "fastapi_apps"
+IGNORED = "fastapi_ignored_variables"
+HOME = "/srv"
+
+# Variables that the site playbook makes from fastapi_apps, by role.
+DERIVED = {
+    "certbot_tls": "certbot_tls_certificates",
+    "gunicorn_app": "gunicorn_app_apps",
+    "nginx": "nginx_sites",
+}
+# What an application says once and the site takes from there, or what the filters work out.
+FROM_APP = ("name", "domain", "aliases", "certificate")
+
+
+class AppsError(ValueError):
+    """The applications do not fit their spec."""
+
+    def __init__(self, problems):
+        ValueError.__init__(self, "\n".join(problems))
+        self.problems = problems
+
+
+@lru_cache(maxsize=8)
+def _elements(role, variable):
+    try:
+        return spec.load(role)[variable]["options"]
+    except KeyError:
+        raise spec.SpecError(f"the spec of role '{role}' has no list of dicts '{variable}'")
+
+
+@lru_cache(maxsize=8)
+def options():
+    """The spec of the variables of the site playbook. The result is shared: do not change it."""
+    app = copy.deepcopy(_elements("gunicorn_app", DERIVED["gunicorn_app"]))
+    site = copy.deepcopy(_elements("nginx", DERIVED["nginx"]))
+    app.pop("static_paths", None)
+    app["aliases"] = site["aliases"]
+    for name in FROM_APP:
+        site.pop(name, None)
+    site.get("upstream", {}).get("options", {}).pop("servers", None)
+    for entry in site.values():
+        entry.pop("required", None)
+    app["nginx"] = {
+        "type": "dict",
+        "description": ["The application's site: the options of C(nginx_sites) without name, domain and servers."],
+        "options": site,
+    }
+    return {
+        APPS: {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "description": ["The applications of the host."],
+            "options": app,
+        },
+        IGNORED: {
+            "type": "list",
+            "elements": "str",
+            "default": [],
+            "description": ["Variables of yours that look like misspelt ones of this collection and are not."],
+        },
+    }
+
+
+def filled(apps):
+    """The applications with all defaults, or AppsError."""
+    result, problems = spec.check_option(options()[APPS], apps, APPS)
+    if problems:
+        raise AppsError(problems)
+    return result
+
+
+def gunicorn_apps(apps):
+    """The applications as the role gunicorn_app takes them."""
+    known = _elements("gunicorn_app", DERIVED["gunicorn_app"])
+    result = []
+    for app in filled(apps):
+        item = {name: value for name, value in app.items() if name in known}
+        item["static_paths"] = _unique(
+            entry["directory"] for entry in _static(app) if not posixpath.isabs(entry["directory"])
+        )
+        result.append(_set(item))
+    return result
+
+
+def nginx_sites(apps):
+    """The applications as the sites that the role nginx takes."""
+    result = []
+    for app in filled(apps):
+        site = copy.deepcopy(app["nginx"])
+        site.update(name=app["name"], domain=app["domain"], aliases=app["aliases"] or [])
+        upstream = site.get("upstream") or {}
+        upstream["servers"] = [{"address": "unix:{}".format(live_socket(app["name"]))}]
+        site["upstream"] = upstream
+        for entry in site.get("static") or []:
+            entry["directory"] = static_directory(app, entry["directory"])
+        result.append(_set(site))
+    return result
+
+
+def tls_certificates(apps):
+    """One certificate for each application, for all its names."""
+    return [
+        {"name": app["name"], "domains": _unique([app["domain"]] + list(app["aliases"] or []))} for app in filled(apps)
+    ]
+
+
+def live_socket(name):
+    """The link that nginx connects to; it points to the live release's socket."""
+    return f"{HOME}/{name}/live.sock"
+
+
+def static_directory(app, directory):
+    """A directory of the application's source as nginx sees it; an absolute one is elsewhere and stays."""
+    if posixpath.isabs(directory):
+        return directory
+    return posixpath.normpath(
+        posixpath.join(HOME, app["name"], "current", "src", app.get("subdirectory") or "", directory)
+    )
+
+
+def _static(app):
+    return (app.get("nginx") or {}).get("static") or []
+
+
+def _unique(items):
+    return list(dict.fromkeys(items))
+
+
+def _set(value):
+    """Without what is not set, so that the roles see the same as from a user who left it out."""
+    if isinstance(value, dict):
+        return {key: _set(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_set(item) for item in value]
+    return value

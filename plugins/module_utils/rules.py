@@ -1,0 +1,657 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What argument specs cannot say, by role: names that collide, combinations that cannot work.
+
+A rule is a generator of problems over values filled by the spec: of the right types, None where a required one is
+missing or wrong. ROLES lists the rules of each role; check_apps() applies the same ones to fastapi_apps, with the paths
+that the user wrote.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.daoman.fastapi.plugins.module_utils import release
+from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
+
+# struct sockaddr_un holds 108 bytes with the closing zero.
+LONGEST_SOCKET = 107
+# How long nginx keeps an idle connection to the app; the app must keep it longer (facts: lame duck).
+NGINX_KEEPALIVE = 2
+
+APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+USER_NAME = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
+LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
+ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(.*\))?$")
+CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
+UMASK = re.compile(r"^0?[0-7]{3}$")
+PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
+HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
+UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(?P<kind>[a-z]+)$")
+
+# An app's name becomes a system user, a template unit and the directories /srv/<name> and /run/<name>:
+# names that Debian, systemd or the services of this collection already use for one of them.
+RESERVED = frozenset(
+    [
+        "root",
+        "daemon",
+        "bin",
+        "sys",
+        "sync",
+        "games",
+        "man",
+        "lp",
+        "mail",
+        "news",
+        "uucp",
+        "proxy",
+        "www-data",
+        "backup",
+        "list",
+        "irc",
+        "gnats",
+        "nobody",
+        "messagebus",
+        "sshd",
+        "adm",
+        "tty",
+        "disk",
+        "sudo",
+        "audio",
+        "video",
+        "staff",
+        "users",
+        "kmem",
+        "shadow",
+        "utmp",
+        "dialout",
+        "plugdev",
+        "input",
+        "render",
+        "sgx",
+        "kvm",
+        "crontab",
+        "polkitd",
+        "adduser",
+        "user",
+        "getty",
+        "serial-getty",
+        "container-getty",
+        "console-getty",
+        "autovt",
+        "modprobe",
+        "ifup",
+        "systemd",
+        "udev",
+        "dbus",
+        "lock",
+        "shm",
+        "initctl",
+        "log",
+        "mount",
+        "credentials",
+        "motd",
+        "cloud-init",
+        "docker",
+        "containerd",
+        "network",
+        "networkd",
+        "resolvconf",
+        "netns",
+        "nginx",
+        "certbot",
+        "redis",
+        "redis-server",
+        "valkey",
+        "valkey-server",
+        "postgres",
+        "postgresql",
+        "mysql",
+        "mariadb",
+        "memcached",
+        "rabbitmq",
+        "prometheus",
+        "alertmanager",
+        "grafana",
+        "fail2ban",
+        "nftables",
+        "chrony",
+        "ntp",
+        "ssh",
+        "cron",
+        "rsyslog",
+        "uuidd",
+    ]
+)
+
+# Set by systemd or by the unit itself; a value of one's own would break the start.
+RESERVED_ENV = {
+    "GUNICORN_CMD_ARGS": "It would override gunicorn.conf.py: use the options under 'gunicorn'",
+    "INVOCATION_ID": "systemd sets it",
+    "JOURNAL_STREAM": "systemd sets it",
+    "LISTEN_FDNAMES": "systemd sets it",
+    "LISTEN_FDS": "systemd sets it",
+    "LISTEN_PID": "systemd sets it",
+    "LISTEN_PIDFDID": "systemd sets it",
+    "MAINPID": "systemd sets it",
+    "NOTIFY_SOCKET": "systemd sets it",
+    "WATCHDOG_PID": "systemd sets it",
+    "WATCHDOG_USEC": "systemd sets it",
+}
+
+# The sections that each kind of unit has besides Unit and Install.
+UNIT_SECTIONS = {
+    "automount": "Automount",
+    "mount": "Mount",
+    "path": "Path",
+    "service": "Service",
+    "slice": "Slice",
+    "socket": "Socket",
+    "swap": "Swap",
+    "target": None,
+    "timer": "Timer",
+}
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def domain_fault(domain, wildcard=False):
+    """Why this is no name that nginx can serve and a certificate can hold, or None."""
+    name = domain.lower()
+    if "://" in name or "/" in name:
+        return "is not a host name. Give the name only, without scheme and path"
+    if name.startswith("*.") and wildcard:
+        name = name[2:]
+    if "*" in name:
+        return "is a wildcard, for which no certificate can be had over HTTP. List the names"
+    if ":" in name:
+        return "is not a host name. Give the name only, without a port"
+    if not name.isascii():
+        return "is not ASCII. Write it in its punycode form (xn--...)"
+    if name.endswith("."):
+        return "ends with a dot. Leave it out"
+    if len(name) > 253 or not all(LABEL.match(label) for label in name.split(".")):
+        return "is not a valid host name"
+    return None
+
+
+def domains(value, path, wildcard=False):
+    """The domain and the aliases of one app or site."""
+    names = [("domain", value.get("domain"))]
+    names += [(join("aliases", index), name) for index, name in enumerate(value.get("aliases") or [])]
+    for key, name in names:
+        fault = domain_fault(name, wildcard and key != "domain") if isinstance(name, str) else None
+        if fault:
+            yield problem(f"{path}.{key}", fault.partition(". ")[0], name, mend=fault.partition(". ")[2])
+
+
+def duplicates(items, path, what):
+    """items: (where, value). One problem for each value after its first place."""
+    first = {}
+    for where, value in items:
+        if not isinstance(value, str):
+            continue
+        key = value.lower()
+        if key in first:
+            yield problem(where, f"is a second {what} of that name", value, mend=f"The first is {first[key]}")
+        else:
+            first[key] = where
+
+
+def unique_names(items, path):
+    yield from duplicates([(f"{join(path, i)}.name", item.get("name")) for i, item in enumerate(items)], path, "entry")
+
+
+def unique_domains(items, path):
+    names = []
+    for index, item in enumerate(items):
+        where = join(path, index)
+        names.append((f"{where}.domain", item.get("domain")))
+        names += [(join(f"{where}.aliases", i), name) for i, name in enumerate(item.get("aliases") or [])]
+    yield from duplicates(names, path, "domain or alias")
+
+
+def relative(value, path, what):
+    """A path inside the source must stay there."""
+    if not isinstance(value, str):
+        return
+    if value.startswith("/"):
+        yield problem(path, f"{what} must be relative to the source", value)
+    elif ".." in value.split("/"):
+        yield problem(path, f"{what} must not leave the source", value)
+
+
+def environment(env, path):
+    for name, value in (env or {}).items():
+        where = join(path, name)
+        if not isinstance(name, str) or not ENV_NAME.match(name):
+            yield problem(
+                where,
+                "is no name for an environment variable",
+                hidden=True,
+                mend="Letters, digits and underscores, not starting with a digit",
+            )
+        elif name in RESERVED_ENV:
+            yield problem(where, "cannot be set", hidden=True, mend=RESERVED_ENV[name])
+        elif value is None:
+            yield problem(where, "is empty", hidden=True, mend='Write "" for an empty value, or leave the line out')
+        elif isinstance(value, (dict, list, tuple)):
+            yield problem(where, "is not a single value", hidden=True, mend="Encode it, say by to_json")
+        elif "\0" in str(value):
+            yield problem(where, "contains a NUL character, which no environment can hold", hidden=True)
+
+
+# -- applications -----------------------------------------------------------------------------------------------------
+
+
+def app(value, path):
+    """One element of gunicorn_app_apps, or of fastapi_apps as far as it is the same."""
+    name = value["name"] or ""
+    if name and not APP_NAME.match(name):
+        yield problem(
+            f"{path}.name",
+            "is no name for an app",
+            name,
+            mend="Lower-case letters, digits and dashes, starting with a letter, at most 31 characters",
+        )
+    elif name in RESERVED or name.startswith("systemd-"):
+        yield problem(f"{path}.name", "is taken by the system", name, mend=f"For example: {name}-api")
+    user = value.get("user") or name
+    if value.get("user"):
+        if not USER_NAME.match(user):
+            yield problem(f"{path}.user", "is no name for a system user", user)
+        elif user in ("root", "www-data"):
+            yield problem(f"{path}.user", "must be a user of its own", user, mend=f"Leave it out for '{name}'")
+    if value["app"] is not None and not APP_OBJECT.match(value["app"]):
+        yield problem(f"{path}.app", "is not module:attribute", value["app"], mend="For example: app.main:app")
+    yield from domains(value, path)
+    yield from source(value, path)
+    yield from environment(value.get("env"), f"{path}.env")
+    yield from environment((value.get("release") or {}).get("build_env"), f"{path}.release.build_env")
+    yield from processes(value, path)
+    for index, directory in enumerate(value.get("static_paths") or []):
+        yield from relative(directory, join(f"{path}.static_paths", index), "a static directory")
+    for key, probe in (value.get("health") or {}).items():
+        if key in ("readiness", "liveness") and isinstance(probe, str) and not probe.startswith("/"):
+            yield problem(f"{path}.health.{key}", "must be a path", probe, mend="Begin it with '/'")
+    for key in ("successes", "timeout"):
+        yield from at_least(value, path, f"health.{key}", 1)
+
+
+def source(value, path):
+    origin = value["source"]
+    if origin is None:
+        return
+    if not origin.strip():
+        yield problem(f"{path}.source", "is empty", origin)
+        return
+    kind = value.get("source_type") or "auto"
+    kind = release.source_type(origin) if kind == "auto" else kind
+    version = value.get("version") or "HEAD"
+    if version != "HEAD" and kind != "git":
+        yield problem(
+            f"{path}.version",
+            f"has no meaning for a source of type '{kind}'",
+            version,
+            mend={
+                "requirement": "Put it into the source: name==version",
+            }.get(kind, "It selects a commit of a git source: leave it out"),
+        )
+    if version.startswith("-") or re.search(r"\s", version):
+        yield problem(f"{path}.version", "is no branch, tag or commit", version)
+    checksum = value.get("checksum")
+    if checksum and kind not in ("archive", "wheel"):
+        yield problem(
+            f"{path}.checksum",
+            f"has no meaning for a source of type '{kind}'",
+            checksum,
+            mend="It is for an archive or a wheel: leave it out",
+        )
+    elif checksum and not CHECKSUM.match(checksum):
+        yield problem(f"{path}.checksum", "is not sha256: and 64 hex digits", checksum)
+    elif not checksum and kind in ("archive", "wheel") and release.is_url(origin):
+        yield problem(
+            f"{path}.checksum",
+            "is required for a source fetched from a URL",
+            origin,
+            mend="sha256: and the digest that `sha256sum` prints",
+        )
+    if value.get("ssh_key_file") and kind != "git":
+        yield problem(
+            f"{path}.ssh_key_file",
+            f"has no meaning for a source of type '{kind}'",
+            value["ssh_key_file"],
+            mend="It is for a git source: leave it out",
+        )
+    subdirectory = value.get("subdirectory")
+    if subdirectory and kind in ("wheel", "requirement"):
+        yield problem(f"{path}.subdirectory", f"has no meaning for a source of type '{kind}'", subdirectory)
+    elif subdirectory:
+        yield from relative(subdirectory, f"{path}.subdirectory", "the subdirectory")
+    python = value.get("python")
+    if python and not PYTHON.match(python):
+        yield problem(f"{path}.python", "is neither a version nor an absolute path", python, mend="For example: '3.13'")
+
+
+def processes(value, path):
+    gunicorn = value.get("gunicorn") or {}
+    service = value.get("service") or {}
+    for key, least in (
+        ("workers", 0),
+        ("worker_connections", 0),
+        ("backlog", 1),
+        ("timeout", 0),
+        ("graceful_timeout", 1),
+        ("max_requests", 0),
+        ("max_requests_jitter", 0),
+    ):
+        yield from at_least(value, path, f"gunicorn.{key}", least)
+    requests = gunicorn.get("max_requests")
+    jitter = gunicorn.get("max_requests_jitter")
+    if requests and jitter and jitter > requests:
+        yield problem(
+            f"{path}.gunicorn.max_requests_jitter",
+            f"is greater than max_requests ({requests})",
+            jitter,
+            mend="Half of max_requests spreads the restarts well",
+        )
+    keepalive = gunicorn.get("keepalive")
+    if keepalive is not None and keepalive <= NGINX_KEEPALIVE:
+        yield problem(
+            f"{path}.gunicorn.keepalive",
+            f"must exceed nginx's own {NGINX_KEEPALIVE} s",
+            keepalive,
+            mend="Otherwise the app closes connections that nginx is about to use",
+        )
+    linger = (value.get("release") or {}).get("linger")
+    if linger is not None and linger <= NGINX_KEEPALIVE:
+        yield problem(
+            f"{path}.release.linger",
+            f"must exceed nginx's own {NGINX_KEEPALIVE} s",
+            linger,
+            mend="Otherwise the app closes connections that nginx is about to use",
+        )
+    yield from at_least(value, path, "release.keep", 1)
+    yield from at_least(value, path, "release.build_timeout", 1)
+    umask = gunicorn.get("umask")
+    if umask is not None and not UMASK.match(umask):
+        yield problem(f"{path}.gunicorn.umask", "is not an octal umask", umask, mend="Put it in quotes: '0027'")
+    yield from at_least(value, path, "service.limit_nofile", 64)
+    yield from at_least(value, path, "service.timeout_start", 1)
+    yield from limit(service.get("exposure_limit"), f"{path}.service.exposure_limit")
+    for index, directory in enumerate(service.get("writable_paths") or []):
+        where = join(f"{path}.service.writable_paths", index)
+        if directory is None:
+            continue
+        if not directory.startswith("/"):
+            yield problem(where, "must be absolute", directory)
+        elif directory.rstrip("/") in ("", "/etc", "/usr", "/var", "/srv", "/run", "/boot", "/home", "/root"):
+            yield problem(where, "would open a system directory to the app", directory, mend="Name one below it")
+    overrides = service.get("overrides") or {}
+    yield from sections(overrides, f"{path}.service.overrides", "service")
+    stop = (
+        _seconds((overrides.get("Service") or {}).get("TimeoutStopSec"))
+        if isinstance(overrides.get("Service"), dict)
+        else None
+    )
+    graceful = gunicorn.get("graceful_timeout")
+    if stop is not None and graceful is not None and stop <= graceful + (linger or 0):
+        yield problem(
+            f"{path}.service.overrides.Service.TimeoutStopSec",
+            "must exceed graceful_timeout and linger (%g s)" % (graceful + (linger or 0)),
+            stop,
+            mend="systemd would kill requests that still have time",
+        )
+
+
+def at_least(value, path, key, least):
+    section, _dot, name = key.rpartition(".")
+    number = (value.get(section) or {}).get(name) if section else value.get(name)
+    if isinstance(number, (int, float)) and number < least:
+        yield problem(f"{path}.{key}", f"must be at least {least}", number)
+
+
+def limit(value, path):
+    if value is not None and not 0 < value <= 10:
+        yield problem(path, "must be more than 0 and at most 10", value)
+
+
+def users(apps, path):
+    """Two apps under one user could read each other's secrets."""
+    owner = {}
+    for index, value in enumerate(apps):
+        name, user = value.get("name"), value.get("user") or value.get("name")
+        if not isinstance(user, str):
+            continue
+        if user in owner and owner[user][1] != name:
+            key = "user" if value.get("user") else "name"
+            yield problem(
+                f"{join(path, index)}.{key}",
+                f"is the user of '{owner[user][1]}' already",
+                user,
+                mend="Each app has a user of its own",
+            )
+        owner.setdefault(user, (index, name))
+
+
+# -- nginx ------------------------------------------------------------------------------------------------------------
+
+
+def site(value, path):
+    """One element of nginx_sites, or of fastapi_apps[].nginx."""
+    seen = {}
+    for index, entry in _entries(value.get("static")):
+        where = join(f"{path}.static", index)
+        url = entry.get("url")
+        if isinstance(url, str):
+            if not url.startswith("/"):
+                yield problem(f"{where}.url", "must begin with '/'", url)
+            elif url.rstrip("/") in seen:
+                first = seen[url.rstrip("/")]
+                yield problem(f"{where}.url", "is there twice", url, mend=f"The first is {first}")
+            else:
+                seen[url.rstrip("/")] = f"{where}.url"
+        directory = entry.get("directory")
+        if isinstance(directory, str) and ".." in directory.split("/"):
+            yield problem(f"{where}.directory", "must not contain '..'", directory)
+
+
+def standalone_site(value, path):
+    yield from domains(value, path, wildcard=True)
+    yield from site(value, path)
+    for index, entry in _entries(value.get("static")):
+        directory = entry.get("directory")
+        if isinstance(directory, str) and not directory.startswith("/"):
+            yield problem("{}.directory".format(join(f"{path}.static", index)), "must be absolute", directory)
+    for index, server in _entries((value.get("upstream") or {}).get("servers")):
+        address = server.get("address")
+        if isinstance(address, str):
+            yield from upstream_address(address, "{}.address".format(join(f"{path}.upstream.servers", index)))
+
+
+def upstream_address(address, path):
+    if address.startswith("unix:"):
+        yield from socket_path(address[len("unix:") :], path)
+        return
+    match = HOST_AND_PORT.match(address)
+    if not match or (match.group("port") and not 0 < int(match.group("port")) < 65536):
+        yield problem(path, "is neither host:port nor unix:/path", address)
+
+
+def socket_path(value, path):
+    if not value.startswith("/"):
+        yield problem(path, "must be an absolute path", value)
+    elif len(value.encode("utf-8")) > LONGEST_SOCKET:
+        yield problem(path, f"is longer than {LONGEST_SOCKET} bytes, the most that a socket's path can have", value)
+
+
+# -- certificates -----------------------------------------------------------------------------------------------------
+
+
+def certificate(value, path):
+    names = value.get("domains")
+    if names == []:
+        yield problem(f"{path}.domains", "is empty", names, mend="A certificate needs at least one name")
+    seen = set()
+    for index, name in enumerate(names or []):
+        if name is None:
+            continue
+        where = join(f"{path}.domains", index)
+        fault = domain_fault(name)
+        if fault:
+            yield problem(where, fault.partition(". ")[0], name, mend=fault.partition(". ")[2])
+        elif name.lower() in seen:
+            yield problem(where, "is there twice", name)
+        seen.add(name.lower())
+
+
+# -- units ------------------------------------------------------------------------------------------------------------
+
+
+def sections(value, path, kind):
+    """The names and shapes of a unit's sections; what is in them is for systemd-analyze to judge."""
+    own = UNIT_SECTIONS.get(kind)
+    known = [name for name in ("Unit", own, "Install") if name]
+    for name, entries in value.items():
+        where = join(path, name)
+        if name not in known and not str(name).startswith("X-"):
+            close = nearest(name, known)
+            yield problem(
+                where,
+                f"is no section of a {kind}",
+                entries,
+                mend=f"Did you mean '{close}'?" if close else "There are: {}".format(", ".join(known)),
+            )
+        elif not isinstance(entries, dict):
+            yield problem(where, "expected a dict of directives", entries)
+        else:
+            for key, item in entries.items():
+                yield from directive(key, item, join(where, key))
+
+
+def directive(key, value, path):
+    hidden = key == "Environment"
+    items = value if isinstance(value, list) else [value]
+    for item in items:
+        if item is None:
+            yield problem(path, "is empty", item, mend='Write "" to reset the directive, or leave the line out')
+        elif isinstance(item, (dict, list, tuple)):
+            yield problem(path, "expected a single value or a list of them", item, hidden=hidden)
+        elif "\n" in str(item) or "\0" in str(item):
+            yield problem(
+                path,
+                "spans several lines, and would end the directive early",
+                item,
+                hidden=hidden,
+                mend="Use a list to give a directive several times",
+            )
+
+
+def unit(value, path):
+    """One element of systemd_service_units."""
+    name = value["name"]
+    if name is None:
+        return
+    match = UNIT_NAME.match(name)
+    if not match or match.group("kind") not in UNIT_SECTIONS:
+        kind = match.group("kind") if match else name
+        close = nearest(kind, UNIT_SECTIONS)
+        yield problem(
+            f"{path}.name",
+            "is no name for a unit",
+            name,
+            mend=f"Did you mean '{name[: -len(kind) - 1]}.{close}'?"
+            if match and close
+            else "For example: worker.service",
+        )
+        return
+    kind = match.group("kind")
+    contents = value.get("sections") or {}
+    state = value.get("state")
+    if state == "absent":
+        return
+    yield from sections(contents, f"{path}.sections", kind)
+    own = UNIT_SECTIONS[kind]
+    if own and not isinstance(contents.get(own), dict):
+        yield problem(f"{path}.sections", f"a {kind} needs the section '{own}'", contents)
+    if kind != "service":
+        if value.get("profile") not in (None, "none"):
+            yield problem(f"{path}.profile", "is for services only", value["profile"])
+        if value.get("exposure_limit") is not None:
+            yield problem(f"{path}.exposure_limit", "is for services only", value["exposure_limit"])
+    yield from limit(value.get("exposure_limit"), f"{path}.exposure_limit")
+    if name.partition(f".{kind}")[0].endswith("@") and state == "started":
+        yield problem(
+            f"{path}.state",
+            "a template cannot be started",
+            state,
+            mend="Use state 'present' here, and start its instances as units of their own",
+        )
+    if value.get("enabled") and not contents.get("Install"):
+        yield problem(
+            f"{path}.enabled",
+            "needs a section 'Install' to say when the unit starts",
+            True,
+            mend="For example: Install: {WantedBy: multi-user.target}",
+        )
+    if kind == "socket":
+        for key, item in (contents.get("Socket") or {}).items():
+            if key in ("ListenStream", "ListenDatagram", "ListenSequentialPacket"):
+                for address in item if isinstance(item, list) else [item]:
+                    if isinstance(address, str) and address.startswith("/"):
+                        yield from socket_path(address, f"{path}.sections.Socket.{key}")
+
+
+# -- which rules apply where ------------------------------------------------------------------------------------------
+
+# variable -> (rules for each element, rules for the whole list)
+ROLES = {
+    "certbot_tls": {"certbot_tls_certificates": ((certificate,), (unique_names,))},
+    "gunicorn_app": {"gunicorn_app_apps": ((app,), (unique_names, users))},
+    "nginx": {"nginx_sites": ((standalone_site,), (unique_names, unique_domains))},
+    "systemd_service": {"systemd_service_units": ((unit,), (unique_names,))},
+}
+
+
+def check(role, variables, problems=()):
+    """The problems of a role's variables besides those that the spec found already."""
+    found = []
+    for variable, (single, whole) in ROLES.get(role, {}).items():
+        found += _check(variables.get(variable), variable, single, whole, problems)
+    return found
+
+
+def check_apps(apps, problems=(), path="fastapi_apps"):
+    """The same for fastapi_apps."""
+    return _check(apps, path, (app, _site_of_app), (unique_names, unique_domains, users), problems)
+
+
+def _site_of_app(value, path):
+    yield from site(value.get("nginx") or {}, f"{path}.nginx")
+
+
+def _check(items, path, single, whole, problems):
+    found = []
+    for index, item in _entries(items):
+        for rule in single:
+            found.extend(rule(item, join(path, index)))
+    for rule in whole:
+        found.extend(rule([item or {} for item in items or []], path))
+    wrong = {text.partition(":")[0] for text in problems}
+    return [text for text in found if text.partition(":")[0] not in wrong]
+
+
+def _entries(items):
+    """The dicts of a list with their places."""
+    return [(index, item) for index, item in enumerate(items or []) if isinstance(item, dict)]
+
+
+def _seconds(value):
+    """Seconds of a systemd time span as far as it is a plain number of seconds, else None."""
+    match = re.match(r"^(\d+(?:\.\d+)?)\s*(s|sec|seconds?|min|minutes?|m)?$", str(value)) if value is not None else None
+    if not match:
+        return None
+    return float(match.group(1)) * (60 if (match.group(2) or "s").startswith("m") else 1)
