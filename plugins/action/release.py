@@ -1,0 +1,140 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller's part of daoman.fastapi.release: turns the app into what the host needs, and uploads a local source."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import is_url, source_type
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
+
+# Never part of a release, whether or not the directory is under git.
+IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
+
+
+def directory_files(top):
+    """Relative paths of the files of a directory, sorted: what git does not ignore, or all but caches where there is no git."""
+    listed = b""
+    if shutil.which("git"):
+        listing = ["git", "-C", top, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(listing, capture_output=True, check=False).stdout
+    paths = listed.decode("utf-8", "surrogateescape").split("\0")
+    paths = {path for path in paths if path and os.path.lexists(os.path.join(top, path))}
+    if not paths:
+        for directory, names, files in os.walk(top):
+            names[:] = [name for name in names if name not in IGNORED]
+            links = [name for name in names if os.path.islink(os.path.join(directory, name))]
+            paths.update(os.path.relpath(os.path.join(directory, name), top) for name in files + links)
+    return sorted(path for path in paths if not IGNORED.intersection(path.split(os.sep)) and not path.endswith(".pyc"))
+
+
+def directory_digest(top, paths):
+    """Digest over names, contents, link targets and execute bits: all of a file that a release keeps."""
+    total = hashlib.sha256()
+    for path in paths:
+        full = os.path.join(top, path)
+        if os.path.islink(full):
+            kind, content = "link", os.readlink(full)
+        else:
+            kind, content = "exec" if os.access(full, os.X_OK) else "file", file_digest(full)
+        total.update(json.dumps([path, kind, content]).encode())
+    return "sha256:" + total.hexdigest()
+
+
+def pack(top, paths, target):
+    with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+        for path in paths:
+            archive.add(os.path.join(top, path), arcname=path, recursive=False)
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = True
+    _requires_connection = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        arguments = self._task.args
+        app = arguments["app"]
+        kind = app["source_type"] if app["source_type"] != "auto" else source_type(app["source"])
+        local = self._local(app, kind)
+        parameters = {
+            **{key: app[key] for key in (
+                "name", "domain", "version", "ssh_key_file", "subdirectory", "python", "extras", "groups", "static_paths", "health"
+            )},
+            "source": local or app["source"],
+            "source_type": kind,
+            "checksum": app["checksum"],
+            "env": json.dumps({key: str(value) for key, value in app["env"].items()}),
+            "build_env": json.dumps({key: str(value) for key, value in app["release"]["build_env"].items()}),
+            "build_timeout": app["release"]["build_timeout"],
+            "keep": app["release"]["keep"],
+            "exposure_limit": app["service"]["exposure_limit"],
+            "timeout_start": app["service"]["timeout_start"],
+            "timeout_stop": int(app["gunicorn"]["graceful_timeout"] + app["release"]["linger"] + MARGIN),
+            "units": units(app, arguments["socket_group"]),
+            "files": {
+                "gunicorn.conf.py": arguments["config"],
+                "start.sh": arguments["start_script"],
+                "lib/fastapi_worker.py": arguments["worker"],
+            },
+            "server_requirements": arguments["server_requirements"],
+            "uv_version": arguments["uv_version"],
+            "socket_group": arguments["socket_group"],
+            "who": f"{getpass.getuser()}@{socket.gethostname()}",
+        }
+        paths = None
+        if local:
+            paths = directory_files(local) if kind == "directory" else None
+            parameters["source_digest"] = directory_digest(local, paths) if kind == "directory" else file_digest(local)
+            if app["checksum"] and kind != "directory" and parameters["source_digest"] != app["checksum"].lower():
+                raise AnsibleActionFail(
+                    f"{app['name']}: {local} has checksum {parameters['source_digest']}, wanted {app['checksum']}. Nothing of it was used."
+                )
+        answer = self._execute_module(module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars)
+        if answer.pop("need_upload", False):
+            parameters["upload"] = self._upload(local, paths)
+            answer = self._execute_module(module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars)
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        result.update(answer)
+        return result
+
+    def _local(self, app, kind):
+        """Absolute path of a source that lies on the controller, or None."""
+        source = app["source"]
+        if kind not in {"directory", "archive", "wheel"} or is_url(source):
+            return None
+        # Where the user stands, as in a project of playbooks; else beside the playbook.
+        for path in (os.path.abspath(os.path.expanduser(source)), self._loader.path_dwim(source)):
+            if os.path.isdir(path) if kind == "directory" else os.path.isfile(path):
+                return path
+        raise AnsibleActionFail(
+            f"{app['name']}: source '{source}' is no {'directory' if kind == 'directory' else 'file'} on the controller, "
+            f"neither from {os.getcwd()} nor beside the playbook. Give an absolute path, or set source_type."
+        )
+
+    def _upload(self, local, paths):
+        if not self._connection._shell.tmpdir:
+            self._make_tmp_path()
+        tmpdir = self._connection._shell.tmpdir
+        remote = self._connection._shell.join_path(tmpdir, os.path.basename(local) if paths is None else "source.tar.gz")
+        with tempfile.TemporaryDirectory() as directory:
+            packed = local
+            if paths is not None:
+                packed = os.path.join(directory, "source.tar.gz")
+                pack(local, paths, packed)
+            self._transfer_file(packed, remote)
+        self._fixup_perms2((tmpdir, remote))
+        return remote

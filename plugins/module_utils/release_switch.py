@@ -1,0 +1,136 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts a release beside the one that serves, proves that it answers, and sends nginx to it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import time
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError, journal_text, read_text
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import point, write_file
+
+# nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
+SETTLE = 0.2
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def ask(path, url, host, timeout):
+    """GET over a unix socket as nginx would ask: status and the body's first 500 characters."""
+    connection = UnixConnection(path, timeout)
+    try:
+        connection.request("GET", url, headers={"Host": host, "X-Forwarded-Proto": "https", "Connection": "close"})
+        answer = connection.getresponse()
+        return answer.status, answer.read(2000).decode("utf-8", "replace")[:500]
+    finally:
+        connection.close()
+
+
+class Instance:
+    """The pair of units of one release."""
+
+    def __init__(self, layout, id_, shell):
+        self.layout = layout
+        self.id = id_
+        self.shell = shell
+        self.service = layout.service_unit(id_)
+        self.socket = layout.socket_unit(id_)
+
+    def _systemctl(self, *arguments, phase="start", message="systemctl failed", check=True, timeout=None):
+        return self.shell.run(["systemctl", *arguments], phase, message, check=check, timeout=timeout)
+
+    def properties(self):
+        output, unused = self._systemctl("show", "-p", "ActiveState,SubState,Result,NRestarts,UnitFileState", self.service)
+        return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+    def serves(self):
+        """Whether it runs, is enabled at boot, and its units are those of the release."""
+        for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
+            if read_text(path) != read_text(self.layout.release(self.id, "systemd", kind)):
+                return False
+        found = self.properties()
+        return found.get("ActiveState") == "active" and found.get("UnitFileState") == "enabled"
+
+    def start(self, timeout):
+        """Install the units and start them. Enabled from now on, so that a reboot at any moment starts what serves."""
+        for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
+            write_file(path, read_text(self.layout.release(self.id, "systemd", kind)), 0o644)
+        self._systemctl("enable", "--quiet", self.socket, self.service)
+        self._systemctl("start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30)
+
+    def wait_ready(self, host, health):
+        """Return after enough answers with 200 in a row; ReleaseError when they do not come in time."""
+        begun = time.monotonic()
+        in_row, last = 0, "no answer"
+        while in_row < health["successes"]:
+            left = health["timeout"] - (time.monotonic() - begun)
+            if left <= 0:
+                raise ReleaseError(
+                    "readiness", f"{health['readiness']} did not answer 200 {health['successes']} times in a row within {health['timeout']} s: {last}"
+                )
+            try:
+                status, body = ask(self.layout.socket(self.id), health["readiness"], host, max(min(left, 10), 0.1))
+                last = f"the last answer was {status}: {body}"
+                in_row = in_row + 1 if status == 200 else 0
+            except (OSError, http.client.HTTPException) as exc:
+                last = f"the last try failed: {type(exc).__name__}: {exc}"
+                in_row = 0
+            if in_row == 0:
+                found = self.properties()
+                if found.get("NRestarts", "0") != "0" or found.get("ActiveState") in {"failed", "inactive"}:
+                    raise ReleaseError("readiness", f"{self.service} ended while it was asked for {health['readiness']} ({found.get('Result')})")
+                time.sleep(0.1)
+
+    def switch(self):
+        """Send nginx and `current` here. The link is the one thing that decides; its rename is atomic."""
+        point(self.layout.live, self.layout.socket(self.id))
+        point(self.layout.current, os.path.join("releases", self.id))
+
+    def stop(self, timeout):
+        """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
+        self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
+        self._systemctl("stop", self.socket, self.service, phase="drain", message=f"{self.service} does not stop", check=False, timeout=timeout + 30)
+        self._systemctl("reset-failed", self.socket, self.service, check=False)
+        for path in self.layout.unit_paths(self.id):
+            if os.path.exists(path):
+                os.unlink(path)
+
+    def journal(self, lines=60):
+        """What the unit said last."""
+        output, unused = self.shell.run(
+            ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-n", str(lines), "-u", self.service], "start", "", check=False
+        )
+        return journal_text(output.splitlines())
+
+
+def strangers(layout, live):
+    """Ids whose units are installed though they are not live: what an interrupted deploy left behind."""
+    prefix, suffix = layout.name + "@", ".service"
+    found = [name for name in os.listdir(layout.units) if name.startswith(prefix) and name.endswith(suffix)]
+    return sorted(id_ for id_ in (name[len(prefix):-len(suffix)] for name in found) if id_ != live)
+
+
+def remove_release(layout, id_):
+    shutil.rmtree(layout.release(id_), ignore_errors=True)
+
+
+def remove_unused_venvs(layout):
+    """Remove the virtual environments that no release links to any more."""
+    used = {os.path.basename(os.path.realpath(layout.release(id_, "venv"))) for id_ in layout.ids()}
+    for name in os.listdir(layout.venvs):
+        if name not in used:
+            shutil.rmtree(os.path.join(layout.venvs, name), ignore_errors=True)

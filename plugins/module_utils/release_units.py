@@ -1,0 +1,72 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd units of an app's releases, as data. They name no release: `%i` is its id."""
+
+from __future__ import annotations
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import apply_profile, render
+
+# Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
+MARGIN = 10
+
+
+def socket_sections(app, socket_group):
+    name = app["name"]
+    return {
+        "Unit": {"Description": f"Socket of {name}, release %i"},
+        "Socket": {
+            "ListenStream": f"/run/{name}/%i.sock",
+            "SocketUser": name,
+            "SocketGroup": socket_group,
+            "SocketMode": "0660",
+            "RemoveOnStop": True,
+            "Backlog": app["gunicorn"]["backlog"],
+        },
+        "Install": {"WantedBy": "sockets.target"},
+    }
+
+
+def service_sections(app):
+    name, gunicorn, service = app["name"], app["gunicorn"], app["service"]
+    release = f"/srv/{name}/releases/%i"
+    sections = {
+        "Unit": {
+            "Description": f"{name}, release %i",
+            "Requires": f"{name}@%i.socket",
+            "After": [f"{name}@%i.socket", "network.target"],
+            # A limit that is hit would take the socket with it.
+            "StartLimitIntervalSec": 0,
+        },
+        "Service": {
+            "Type": "notify",
+            "NotifyAccess": "main",
+            "User": name,
+            "Group": name,
+            "WorkingDirectory": f"{release}/src" + (f"/{app['subdirectory']}" if app["subdirectory"] else ""),
+            "RuntimeDirectory": f"{name}/%i",
+            "EnvironmentFile": f"{release}/env",
+            "Environment": ["FASTAPI_RELEASE=%i", f"PATH={release}/venv/bin:/usr/local/bin:/usr/bin:/bin"],
+            "ExecStart": f"{release}/venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py",
+            "KillMode": "mixed",
+            "TimeoutStartSec": service["timeout_start"],
+            "TimeoutStopSec": int(gunicorn["graceful_timeout"] + app["release"]["linger"] + MARGIN),
+            "Restart": "always",
+            "RestartSec": "200ms",
+            # One worker killed for memory is replaced by the master; the others go on.
+            "OOMPolicy": "continue",
+            "MemoryMax": service["memory_max"],
+            "LimitNOFILE": service["limit_nofile"],
+            "ReadWritePaths": [f"/srv/{name}/shared", *service["writable_paths"]],
+        },
+        "Install": {"WantedBy": "multi-user.target"},
+    }
+    sections = apply_profile(sections, service["sandbox"])
+    for section, directives in service["overrides"].items():
+        sections.setdefault(section, {}).update(directives)
+    return sections
+
+
+def units(app, socket_group):
+    """Text of both units of an app."""
+    return {"service": render(service_sections(app)), "socket": render(socket_sections(app, socket_group))}

@@ -1,0 +1,394 @@
+#!/usr/bin/python
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Release a FastAPI app beside the one that serves, and send users to it once it answers
+description:
+  - Fetches the source, builds a virtual environment with uv, and lays both down with configuration, environment and
+    units as one immutable release in C(/srv/<name>/releases/<id>).
+  - Starts it on its own socket, waits until it answers its readiness path, and then points C(/srv/<name>/live.sock),
+    the one address that nginx knows, at it by an atomic rename. The release before is then drained and stopped.
+  - A failure before that moment changes nothing for users. The failed release is stopped and marked, and the output
+    holds what the app and its unit said.
+  - Nothing happens when nothing that decides how the app runs differs from the live release.
+author: The daoman.fastapi contributors
+version_added: 0.1.0
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+    description: Asks the source for its revision and predicts a release; nothing is fetched or built.
+  diff_mode:
+    support: full
+    description: Shows the revision, configuration and units. Of the environment only names are shown.
+  platform:
+    platforms: debian
+    support: full
+options:
+  app:
+    description: One element of C(gunicorn_app_apps), with its defaults filled in.
+    type: dict
+    required: true
+  config:
+    description: Text of C(gunicorn.conf.py).
+    type: str
+    required: true
+  start_script:
+    description: Text of C(start.sh).
+    type: str
+    required: true
+  worker:
+    description: Text of the worker's module, C(lib/fastapi_worker.py).
+    type: str
+    required: true
+  server_requirements:
+    description: Pinned requirements of the server, each installed only where the app does not bring the package.
+    type: list
+    elements: str
+    default: []
+  uv_version:
+    description: Version of uv that builds.
+    type: str
+    required: true
+  socket_group:
+    description: Group that may connect to the socket and read static files.
+    type: str
+    default: www-data
+"""
+
+EXAMPLES = r"""
+- name: Release | The app serves its wanted release
+  daoman.fastapi.release:
+    app: "{{ app }}"
+    config: "{{ lookup('ansible.builtin.template', 'gunicorn.conf.py.j2', template_vars={'app': app}) }}"
+    start_script: "{{ lookup('ansible.builtin.template', 'start.sh.j2', template_vars={'app': app}) }}"
+    worker: "{{ lookup('ansible.builtin.file', 'fastapi_worker.py') }}"
+    uv_version: 0.13.9
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release that serves after the run.
+  returned: always
+  type: str
+  sample: 20260131T101500Z-3f9a1c0b7d2e
+previous:
+  description: Id of the release that served before, empty where there was none.
+  returned: always
+  type: str
+revision:
+  description: Commit, digest or requirement of the source.
+  returned: always
+  type: str
+phases:
+  description: Seconds that each phase took.
+  returned: when something was released
+  type: dict
+"""
+
+import fcntl
+import grp
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+    Layout,
+    ReleaseError,
+    digest,
+    file_mode,
+    inputs,
+    prunable,
+    read_text,
+    redact,
+    redact_url,
+    release_files,
+    release_id,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_build import Build, python_name
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import (
+    Shell,
+    make_directory,
+    own,
+    write_file,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import Source
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import (
+    SETTLE,
+    Instance,
+    remove_release,
+    remove_unused_venvs,
+    strangers,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file, exposure, verify
+
+# What the action plugin hands over. The user's own options are documented above.
+ARGUMENTS = {
+    "name": {"type": "str", "required": True},
+    "domain": {"type": "str", "required": True},
+    "socket_group": {"type": "str", "required": True},
+    "source": {"type": "str", "required": True},
+    "source_type": {"type": "str", "required": True},
+    "source_digest": {"type": "str", "default": ""},
+    "upload": {"type": "str", "default": ""},
+    "version": {"type": "str", "default": "HEAD"},
+    "checksum": {"type": "str", "default": ""},
+    "ssh_key_file": {"type": "str", "default": "", "no_log": False},
+    "subdirectory": {"type": "str", "default": ""},
+    "python": {"type": "str", "default": ""},
+    "extras": {"type": "list", "elements": "str", "default": []},
+    "groups": {"type": "list", "elements": "str", "default": []},
+    "server_requirements": {"type": "list", "elements": "str", "default": []},
+    "uv_version": {"type": "str", "required": True},
+    "static_paths": {"type": "list", "elements": "str", "default": []},
+    "files": {"type": "dict", "required": True},
+    "units": {"type": "dict", "required": True},
+    # JSON in one string: as a dict each value would be masked wherever it occurs, a "1" in every number.
+    "env": {"type": "str", "required": True, "no_log": True},
+    "build_env": {"type": "str", "required": True, "no_log": True},
+    "build_timeout": {"type": "int", "required": True},
+    "exposure_limit": {"type": "float", "required": True},
+    "timeout_start": {"type": "int", "required": True},
+    "timeout_stop": {"type": "int", "required": True},
+    "health": {"type": "dict", "required": True},
+    "keep": {"type": "int", "required": True},
+    "who": {"type": "str", "required": True},
+}
+
+
+class Deploy:
+    """One app on one host: what is wanted, what is live, and the way from one to the other."""
+
+    def __init__(self, module):
+        self.module = module
+        self.params = params = module.params
+        self.env = json.loads(params["env"])
+        params["env_file"] = env_file(self.env)
+        self.layout = Layout(params["name"])
+        self.shell = Shell(json.loads(params["build_env"]), params["build_timeout"])
+        self.source = Source(params, self.layout, self.shell)
+        self.result = {"changed": False, "release": "", "previous": "", "revision": ""}
+        self.phases = {}
+
+    def run(self):
+        live = self.layout.live_id()
+        self.result.update(release=live or "", previous=live or "")
+        revision = self._revision()
+        data = inputs(self.params, revision, python_name(self.params["python"]))
+        wanted = digest(data)
+        manifest = self.layout.manifest(live) if live else None
+        same = manifest is not None and manifest["digest"] == wanted
+        if same and Instance(self.layout, live, self.shell).serves() and not strangers(self.layout, live):
+            return
+        self.result["changed"] = True
+        if self.module._diff:
+            self.result["diff"] = self._diff(live, manifest, data)
+        if self.module.check_mode:
+            return
+        reusable = [id_ for id_ in self.layout.good() if self.layout.manifest(id_)["digest"] == wanted]
+        if not reusable and self.source.is_local and not self.params["upload"]:
+            self.result["need_upload"] = True
+            return
+        self._directories()
+        with self._lock():
+            self._repair(live)
+            id_ = live if same else reusable[-1] if reusable else self._make(wanted, data)
+            self._release(id_, live)
+            self._prune(id_)
+        self.result.update(release=id_, phases=self.phases)
+
+    # what is wanted
+
+    def _revision(self):
+        if self.source.type == "git" and self.module.check_mode and not shutil.which("git"):
+            self.module.warn(f"git is not installed yet: the revision of {redact_url(self.source.location)} is not known in check mode.")
+            return "unknown"
+        self.result["revision"] = self.source.revision()
+        return self.result["revision"]
+
+    def _diff(self, live, manifest, data):
+        def names(text):
+            return "".join(line.split("=", 1)[0] + "\n" for line in text.splitlines() if "=" in line)
+
+        def facts(items):
+            return "".join(f"{key}: {json.dumps(items[key])}\n" for key in sorted(items) if key != "files")
+
+        pairs = [("manifest", facts(manifest["inputs"]) if manifest else "", facts(data))]
+        for path, text in sorted(release_files(self.params).items()):
+            before = read_text(self.layout.release(live, path)) if live else ""
+            if path == "env":
+                note = "(values differ)\n" if before != text and names(before) == names(text) else ""
+                before, text = names(before), names(text) + note
+            pairs.append((path, before, text))
+        return [
+            {
+                "before_header": self.layout.release(live, path) if live else "(no release)",
+                "after_header": f"{self.layout.name}: {path} of the new release",
+                "before": before,
+                "after": after,
+            }
+            for path, before, after in pairs
+            if before != after
+        ]
+
+    # the way there
+
+    @contextmanager
+    def _phase(self, name):
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = round(time.monotonic() - begun, 2)
+
+    @contextmanager
+    def _lock(self):
+        with open(self.layout.lock, "a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as exc:
+                stream.seek(0)
+                raise ReleaseError("lock", f"another deploy of {self.layout.name} is under way: {stream.read().strip()}") from exc
+            stream.truncate(0)
+            stream.write(f"{self.params['who']}, process {os.getpid()}, since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n")
+            stream.flush()
+            yield
+            stream.truncate(0)
+
+    def _directories(self):
+        layout = self.layout
+        for path in (layout.base, layout.releases, layout.venvs):
+            make_directory(path)
+        if not os.path.isdir(layout.shared):
+            make_directory(layout.shared, mode=0o750)
+            shutil.chown(layout.shared, self.layout.name, self.layout.name)
+
+    def _repair(self, live):
+        """Take away what an interrupted deploy left: units that are not live, releases that are not complete."""
+        for id_ in strangers(self.layout, live):
+            Instance(self.layout, id_, self.shell).stop(self.params["timeout_stop"])
+        for id_ in self.layout.ids():
+            if id_ != live and self.layout.manifest(id_) is None:
+                remove_release(self.layout, id_)
+
+    def _make(self, wanted, data):
+        """Fetch and build a release; its id. Nothing is left of it if that fails."""
+        id_ = release_id(wanted)
+        top = self.layout.release(id_)
+        source = os.path.join(top, "src")
+        make_directory(source)
+        try:
+            with self._phase("fetch"):
+                self.source.fetch(source)
+            project = os.path.join(source, self.params["subdirectory"])
+            if not os.path.isdir(project):
+                raise ReleaseError("fetch", f"subdirectory '{self.params['subdirectory']}' is not in the source.")
+            with self._phase("build"):
+                build = Build(self.params, self.layout, self.shell, data, project)
+                os.symlink(os.path.relpath(build.ensure(), top), os.path.join(top, "venv"))
+                build.compile_source()
+                self._close(source, project)
+            for path, text in release_files(self.params).items():
+                write_file(os.path.join(top, path), text, file_mode(path))
+            with self._phase("check"):
+                self._check(id_, project, build.python)
+        except BaseException:
+            remove_release(self.layout, id_)
+            raise
+        manifest = {
+            "id": id_,
+            "digest": wanted,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "by": self.params["who"],
+            "source": redact_url(self.params["source"]),
+            "version": self.params["version"],
+            "inputs": data,
+        }
+        write_file(os.path.join(top, "manifest.json"), json.dumps(manifest, indent=2, sort_keys=True) + "\n", 0o600)
+        return id_
+
+    def _close(self, source, project):
+        """Code is root's, and readable by the app alone; nginx reads the static directories and finds no others."""
+        group = grp.getgrnam(self.layout.name).gr_gid
+        own(source, 0, group, (0o750, 0o640))
+        for path in self.params["static_paths"]:
+            top = os.path.join(project, path)
+            if not os.path.isdir(top):
+                raise ReleaseError("build", f"the static directory '{path}' is not in the source.")
+            own(top, 0, group, (0o755, 0o644))
+            parent = os.path.dirname(os.path.normpath(top))
+            while len(parent) >= len(source):
+                os.chmod(parent, 0o751)
+                parent = os.path.dirname(parent)
+
+    def _check(self, id_, project, python):
+        """The units are sound and closed enough, and the app can be imported with this configuration."""
+        units = {self.layout.service_unit(id_): self.params["units"]["service"], self.layout.socket_unit(id_): self.params["units"]["socket"]}
+        problems = verify(units, self.module.run_command)
+        if problems:
+            raise ReleaseError("check", "systemd does not accept the units: see service.overrides.", "\n".join(problems))
+        found = exposure(self.layout.service_unit(id_), units, self.module.run_command)
+        if found > self.params["exposure_limit"]:
+            raise ReleaseError(
+                "check", f"the unit's exposure is {found}, over service.exposure_limit {self.params['exposure_limit']}. Close what service.overrides opens, or raise the limit."
+            )
+        config = self.layout.release(id_, "gunicorn.conf.py")
+        self.shell.run(
+            [python, "-m", "gunicorn", "--check-config", "--config", config], "check", "gunicorn cannot load the app",
+            user=self.layout.name, cwd=project, timeout=self.params["timeout_start"],
+            env={**{key: str(value) for key, value in self.env.items()}, "FASTAPI_RELEASE": id_, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    def _release(self, id_, live):
+        instance = Instance(self.layout, id_, self.shell)
+        try:
+            with self._phase("start"):
+                instance.start(self.params["timeout_start"])
+            with self._phase("ready"):
+                instance.wait_ready(self.params["domain"], self.params["health"])
+        except ReleaseError as exc:
+            exc.output = "\n".join(part for part in (exc.output.strip(), f"The last lines of {instance.service}:", instance.journal()) if part)
+            if id_ != live:
+                instance.stop(self.params["timeout_stop"])
+                reason = {"phase": exc.phase, "reason": exc.message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                write_file(self.layout.release(id_, "failed.json"), json.dumps(reason) + "\n", 0o600)
+            raise
+        with self._phase("switch"):
+            instance.switch()
+        if live and live != id_:
+            with self._phase("drain"):
+                time.sleep(SETTLE)
+                Instance(self.layout, live, self.shell).stop(self.params["timeout_stop"])
+
+    def _prune(self, live):
+        failed = [id_ for id_ in self.layout.ids() if self.layout.failed(id_)]
+        for id_ in prunable(self.layout.good(), failed, live, self.params["keep"]):
+            remove_release(self.layout, id_)
+        remove_unused_venvs(self.layout)
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    deploy = Deploy(module)
+    try:
+        deploy.run()
+    except ReleaseError as exc:
+        live = deploy.layout.live_id()
+        still = f"Release {live} goes on serving." if live else "No release of it serves yet."
+        output = redact(exc.output.strip(), deploy.env)
+        message = f"{deploy.layout.name}: {exc.phase} failed: {redact(exc.message, deploy.env)}\n{still}"
+        module.fail_json(msg=message + ("\n" + output if output else ""), **{**deploy.result, "changed": False, "phase": exc.phase})
+    module.exit_json(**deploy.result)
+
+
+if __name__ == "__main__":
+    main()
