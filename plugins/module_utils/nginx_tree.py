@@ -1,0 +1,400 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module nginx_tree is made of: what differs, how it is swapped in, what nginx's complaints mean.
+
+Paths of files in a tree are relative to its root. Nothing here needs Ansible or nginx.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections import namedtuple
+
+ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
+FROM = re.compile(r"^\s*# from (\S+)\s*$")
+END = re.compile(r"^\s*# end of (\S+)\s*$")
+COMPLAINT = re.compile(r"^nginx: \[(?:emerg|alert|crit)\] (.*?)(?: in (/[^\n]*):([0-9]+))?$", re.M)
+CONFLICT = re.compile(r'^nginx: \[warn\] (conflicting server name "(.+?)" on \S+), ignored', re.M)
+WARNING = re.compile(r"^nginx: \[warn\] (.*)$", re.M)
+LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
+CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+# The file system cannot exchange (overlayfs: a directory of the image), the kernel is too old, a mount is in the way.
+CANNOT_EXCHANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EBUSY)
+
+
+class TreeError(Exception):
+    """What is wrong, in words for the user."""
+
+
+# What lies at a path: kind is file, link or other; data is the content or the link's target.
+Node = namedtuple("Node", "kind data mode uid gid")
+
+
+def file_node(text, mode=0o644):
+    return Node("file", text.encode("utf-8"), mode, os.geteuid(), os.getegid())
+
+
+def link_node(target):
+    return Node("link", target, None, None, None)
+
+
+def read(path):
+    """The node at a path, or None."""
+    try:
+        info = os.lstat(path)
+        if stat.S_ISLNK(info.st_mode):
+            return link_node(os.readlink(path))
+        if not stat.S_ISREG(info.st_mode):
+            return Node("other", None, stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+        with open(path, "rb") as stream:
+            return Node("file", stream.read(), stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def write(path, node):
+    """Makes a path the given node in one step; None removes it."""
+    if node is None:
+        if os.path.lexists(path):
+            os.unlink(path)
+        return
+    folder, name = os.path.split(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    # nginx's wildcards pass over names with a leading dot
+    holder = tempfile.mkdtemp(prefix=".%s." % name, dir=folder)
+    temporary = os.path.join(holder, name)
+    try:
+        if node.kind == "link":
+            os.symlink(node.data, temporary)
+        else:
+            with open(temporary, "wb") as stream:
+                os.fchmod(stream.fileno(), 0o600)
+                stream.write(node.data)
+                os.fchown(stream.fileno(), node.uid, node.gid)
+                os.fchmod(stream.fileno(), node.mode)
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        os.rmdir(holder)
+
+
+def checked(path):
+    """A path as it may stand in a tree, or TreeError."""
+    if not path or path != os.path.normpath(path) or os.path.isabs(path) or path.split("/")[0] in ("..", "."):
+        raise TreeError("%r is not a plain path below the root" % (path,))
+    return path
+
+
+def plan(root, wanted, unwanted):
+    """What has to change: {path: (node before, node after)}.
+
+    :arg wanted: {path: node}
+    :arg unwanted: paths that must not exist unless wanted
+    """
+    changes = {}
+    inside = os.path.realpath(root)
+    for path in sorted(set(wanted) | set(unwanted)):
+        folder = os.path.realpath(os.path.join(root, os.path.dirname(checked(path))))
+        if os.path.commonpath([inside, folder]) != inside:
+            raise TreeError("%s: %s leads out of %s by a symbolic link, so it cannot be staged and tested."
+                            % (path, os.path.dirname(path), root))
+        before, after = read(os.path.join(root, path)), wanted.get(path)
+        if before is not None and before.kind == "other":
+            raise TreeError("%s is neither a file nor a link. Move it away." % os.path.join(root, path))
+        if before != after:
+            changes[path] = (before, after)
+    return changes
+
+
+def diff(root, changes):
+    """The changes as Ansible's callbacks print them."""
+    return [
+        {
+            "before_header": os.path.join(root, path) if before else "/dev/null",
+            "after_header": os.path.join(root, path) if after else "/dev/null",
+            "before": _shown(before, after),
+            "after": _shown(after, before),
+        }
+        for path, (before, after) in changes.items()
+    ]
+
+
+def _shown(node, other):
+    if node is None:
+        return ""
+    if node.kind == "link":
+        return "link to %s\n" % node.data
+    text = node.data.decode("utf-8", "replace")
+    if other and other.kind == "file" and other[2:] != node[2:]:
+        text = "# mode %04o, owner %d:%d\n%s" % (node.mode, node.uid, node.gid, text)
+    return text
+
+
+def for_version(text, version):
+    """The text without the lines that are for other versions: `listen 443 ssl http2; # only nginx < 1.25.1`."""
+    lines = []
+    for line in text.split("\n"):
+        match = ONLY.search(line)
+        if match:
+            newer = version >= tuple(int(part) for part in match.group(2).split("."))
+            if newer != (match.group(1) == ">="):
+                continue
+            line = line[:match.start()]
+        lines.append(line)
+    return "\n".join(lines)
+
+
+# -- The swap ----------------------------------------------------------------------------------------------------------
+
+def exchange(one, other):
+    """Exchanges two paths in one step. False where that cannot be done here."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), one)
+
+
+def has_mounts(root, mountinfo="/proc/self/mountinfo"):
+    """Whether the root or something below it is a mount. An exchange would carry it along, and removal would empty it."""
+    root = os.path.realpath(root)
+    try:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as stream:
+            points = [line.split()[4] for line in stream]
+    except OSError:
+        return False
+    points = [re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), point) for point in points]
+    return any(point == root or point.startswith(root + "/") for point in points)
+
+
+def swap(stage, root, paths):
+    """Exchanges the staged tree and the root, of which only the given paths differ. A second call undoes the first.
+
+    In one step where the system can; else path by path, in an order in which a reload by somebody else at any moment
+    finds the most of a whole configuration. A failure half-way is undone.
+    """
+    if not has_mounts(root) and exchange(stage, root):
+        return "exchange"
+    before = {}
+    try:
+        for path in sorted(paths, key=lambda path: _rank(stage, root, path)):
+            before[path] = read(os.path.join(root, path))
+            write(os.path.join(root, path), read(os.path.join(stage, path)))
+        for path, node in before.items():
+            write(os.path.join(stage, path), node)
+    except BaseException:
+        for path, node in reversed(list(before.items())):
+            write(os.path.join(root, path), node)
+        raise
+    return "files"
+
+
+def _rank(stage, root, path):
+    """Files that nothing includes yet, changed files, links that go, nginx.conf, links that come, files that go."""
+    old, new = read(os.path.join(root, path)), read(os.path.join(stage, path))
+    if new is None:
+        return (2 if old and old.kind == "link" else 5, path)
+    if new.kind == "link":
+        return (4, path)
+    if path == "nginx.conf":
+        return (3, path)
+    return (1 if old else 0, path)
+
+
+# -- What an earlier run left -------------------------------------------------------------------------------------------
+
+def load_manifest(path):
+    """What the last run recorded: the paths it owns, and whether nginx may not have loaded them (pending)."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            data = json.load(stream)
+        return {"paths": sorted(checked(item) for item in data["paths"]), "pending": bool(data["pending"])}
+    except FileNotFoundError:
+        return {"paths": [], "pending": False}
+    except (ValueError, KeyError, TypeError, TreeError) as error:
+        raise TreeError("%s is damaged (%s). Remove it: files of removed sites then stay and are yours to delete."
+                        % (path, error))
+
+
+def save_manifest(path, paths, pending):
+    text = json.dumps({"paths": sorted(paths), "pending": pending}, indent=1) + "\n"
+    write(path, file_node(text))
+
+
+def newest_change(root, now=None):
+    """When something that nginx reads from the tree was last changed, in seconds since the epoch.
+
+    By ctime, which no tool sets back; links are followed, so a renewed certificate counts. Times in the future, left by
+    a clock that was wrong, do not.
+    """
+    now = time.time() if now is None else now
+    times = []
+    for folder, folders, files in os.walk(root):
+        paths = [os.path.join(folder, name) for name in files]
+        for name in folders:
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                paths.append(path)
+                try:
+                    paths.extend(os.path.join(path, entry) for entry in os.listdir(path))
+                except OSError:
+                    pass
+        for path in paths:
+            for look in (os.lstat, os.stat):
+                try:
+                    times.append(look(path).st_ctime)
+                except OSError:
+                    pass
+    return max([moment for moment in times if moment <= now], default=0)
+
+
+def workers(master, proc="/proc"):
+    """The workers of an nginx that take new connections: {pid: start in seconds since the epoch}."""
+    found = {}
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for pid in os.listdir(proc):
+        if not pid.isdigit():
+            continue
+        try:
+            with open(os.path.join(proc, pid, "stat"), encoding="utf-8", errors="replace") as stream:
+                fields = stream.read().rpartition(")")[2].split()
+            if fields[1] != str(master) or fields[0] == "Z":
+                continue
+            with open(os.path.join(proc, pid, "cmdline"), encoding="utf-8", errors="replace") as stream:
+                title = stream.read()
+        except (OSError, IndexError):
+            continue
+        if title.startswith("nginx: worker process") and "shutting down" not in title:
+            found[int(pid)] = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+# -- nginx's complaints --------------------------------------------------------------------------------------------------
+
+def complaint(output):
+    """nginx's reason to refuse, with file and line where it names them: (text, file, line)."""
+    match = COMPLAINT.search(output)
+    if not match:
+        return (output.strip() or "no reason given", None, None)
+    return (match.group(1), match.group(2), int(match.group(3)) if match.group(3) else None)
+
+
+def origin(lines, number, fallback=None):
+    """The variable that a line (counted from 1) was rendered from, by the comments around raw text."""
+    for line in reversed(lines[:number]):
+        match = FROM.match(line)
+        if match:
+            return match.group(1)
+        if END.match(line):
+            break
+    return fallback
+
+
+def unbalanced(lines):
+    """Variables whose raw text opens more blocks than it closes, or the reverse: nginx complains far away from them."""
+    found, name, depth = [], None, 0
+    for line in lines:
+        start, end = FROM.match(line), END.match(line)
+        if start:
+            name, depth = start.group(1), 0
+        elif end:
+            if depth:
+                found.append(name)
+            name = None
+        elif name:
+            code = re.sub(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}|(?:^|\s)#.*", "", line)
+            depth += code.count("{") - code.count("}")
+    return found
+
+
+def excerpt(lines, number, around=3):
+    """A line with what surrounds it."""
+    first, last = max(1, number - around), min(len(lines), number + 1)
+    return "\n".join("%s %4d | %s" % (">" if at == number else " ", at, lines[at - 1]) for at in range(first, last + 1))
+
+
+def explain(output, stage, root, texts, origins):
+    """nginx's refusal of a staged tree in the user's terms.
+
+    :arg texts: {path: rendered text} of the files that were rendered
+    :arg origins: {path: the variable that a file comes from}
+    """
+    text, file, line = complaint(output)
+    path = None
+    if file:
+        path = os.path.relpath(os.path.realpath(file), os.path.realpath(stage))
+        if path.startswith("../"):
+            path = None
+    else:
+        path, line = _mentioned(text.replace(stage + "/", ""), texts)
+    text = text.replace(stage, root)
+    where = os.path.join(root, path) if path else file
+    lines = texts.get(path, "").split("\n") if path else []
+    variable = origin(lines, line, origins.get(path)) if lines and line else origins.get(path)
+    message = text
+    if where:
+        message += "\nin %s%s" % (where, ", line %d" % line if line else "")
+    if variable:
+        message += ", from %s" % variable
+    if lines and line:
+        message += "\n%s" % excerpt(lines, line)
+    for name in unbalanced(lines):
+        if name != variable:
+            message += "\nThe braces in %s are not in pairs." % name
+    return {"message": message, "file": where, "line": line, "origin": variable}
+
+
+def _mentioned(text, texts):
+    """Where something that a complaint quotes stands in the rendered files."""
+    for quoted in re.findall(r'"([^"]+)"', text):
+        for path, content in sorted(texts.items()):
+            for number, line in enumerate(content.split("\n"), 1):
+                if quoted in line:
+                    return path, number
+    return None, None
+
+
+def conflict(output, stage, root, texts):
+    """A warning that one of our server names is taken by another file too; nginx then ignores one of the two."""
+    for text, name in CONFLICT.findall(output):
+        named = re.compile(r"^\s*server_name\s[^;]*(?<!\S)%s[\s;]" % re.escape(name), re.M)
+        if not any(named.search(content) for content in texts.values()):
+            continue
+        files = []
+        for folder, dummy, names in os.walk(stage):
+            for file in sorted(names):
+                node = read(os.path.join(folder, file))
+                if node and node.kind == "file" and named.search(node.data.decode("utf-8", "replace")):
+                    files.append(os.path.join(root, os.path.relpath(os.path.join(folder, file), stage)))
+        return "%s: it would ignore all but the first of %s" % (text, " and ".join(sorted(files)))
+    return None
+
+
+def log_files(texts):
+    """The log files that the rendered files name."""
+    return sorted({path for text in texts for path in LOG.findall(text) if path != "/dev/null"
+                   and not path.startswith("/dev/")})
+
+
+def certificate_files(texts):
+    """The certificates and keys in the tree that the rendered files name: [(certificate or certificate_key, path)]."""
+    return sorted({found for text in texts for found in CERTIFICATE.findall(text)})

@@ -1,0 +1,535 @@
+#!/usr/bin/python
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nginx_tree
+short_description: Configures nginx as one transaction
+version_added: 0.1.0
+description:
+  - Renders all given files on the controller and hands them to the host in one round trip. There a complete copy of the
+    configuration is staged beside the real one, changed, and tested with C(nginx -t). Only if nginx accepts it, it is
+    swapped in, in one step where the file system can, and nginx is reloaded, or started if it was not running.
+  - The reload is verified by nginx's workers, because neither C(nginx -t) nor the reload itself notices, for example, a
+    port that another process holds. If the reload does not take, the old configuration is swapped back.
+  - A configuration that is refused leaves disk and process untouched. The failure names file, line and variable.
+  - Files which an earlier run wrote and which are no longer given are removed. All others in the directory are kept, and
+    are part of the test.
+  - With nothing to do, nothing is staged or tested. A stopped or disabled nginx, files edited or removed by hand, and an
+    nginx that has not loaded what is on disk count as something to do.
+options:
+  files:
+    description: The files to write.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description:
+          - Path below O(root).
+          - With O(files[].each), keys of the item in braces are filled in, as in V(sites-available/{name}.conf).
+        type: str
+        required: true
+      template:
+        description:
+          - Template to render on the controller. Looked for as by the module M(ansible.builtin.template), then in
+            C(templates/) beside the inventory and below the current directory, so that a playbook from a collection
+            finds the templates of the user's project.
+          - Blocks are trimmed on both sides (C(trim_blocks), C(lstrip_blocks)).
+          - Lines that end in a comment such as C(# only nginx >= 1.25.1) or C(# only nginx < 1.25.1) are left out for
+            other versions of nginx.
+          - Raw text from a variable belongs between the comments C(# from VARIABLE) and C(# end of VARIABLE). A failure in
+            it then names the variable.
+        type: str
+      content:
+        description: The text, instead of O(files[].template).
+        type: str
+      each:
+        description:
+          - Name of a variable that holds a list of dicts. The file is written once for each of them.
+          - With O(role), what the items leave out is filled in from the spec of that role.
+        type: str
+      as:
+        description: What the template calls the item of O(files[].each).
+        type: str
+        default: item
+      override:
+        description: Key of the item that, where it is set, names another template than O(files[].template).
+        type: str
+      origin:
+        description: The variable that the file comes from, for failures. With O(files[].each) it is known.
+        type: str
+      mode:
+        description: Permissions.
+        type: str
+        default: "0644"
+  links:
+    description: The symbolic links to make.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path below O(root), as O(files[].path).
+        type: str
+        required: true
+      target:
+        description: What the link points to, as O(files[].path).
+        type: str
+        required: true
+      each:
+        description: As O(files[].each).
+        type: str
+  absent:
+    description: Paths below O(root) to remove even though no earlier run wrote them.
+    type: list
+    elements: str
+    default: []
+  role:
+    description: Role of this collection whose argument spec describes the variables in O(files[].each).
+    type: str
+  root:
+    description: The directory of C(nginx.conf).
+    type: path
+    default: /etc/nginx
+  manifest:
+    description: File in which the paths that this module owns are recorded.
+    type: path
+    default: /var/lib/fastapi/nginx/manifest.json
+  binary:
+    description: The nginx to test with.
+    type: path
+    default: /usr/sbin/nginx
+  service:
+    description: Systemd unit to reload, start and enable. Empty leaves processes alone, as for an image.
+    type: str
+    default: nginx
+  error_log:
+    description: Log in which nginx says why a reload failed.
+    type: path
+    default: /var/log/nginx/error.log
+  timeout:
+    description: Seconds in which a reload must have taken.
+    type: int
+    default: 15
+attributes:
+  check_mode:
+    description: All is done but the swap. Where nginx is not installed yet, its test is left out.
+    support: full
+  diff_mode:
+    description: One unified diff per file.
+    support: full
+notes:
+  - The names of included files, certificates and keys must be relative (to O(root)) for the test to see the staged ones.
+  - A symbolic link below O(root) to an absolute path below O(root) is tested with what it points to now.
+author: The daoman.fastapi contributors (@daoman)
+"""
+
+EXAMPLES = r"""
+- name: Nginx serves the sites
+  daoman.fastapi.nginx_tree:
+    role: nginx
+    files:
+      - path: nginx.conf
+        template: nginx.conf.j2
+      - path: sites-available/{name}.conf
+        template: site.conf.j2
+        each: nginx_sites
+        as: site
+    links:
+      - path: sites-enabled/{name}.conf
+        target: ../sites-available/{name}.conf
+        each: nginx_sites
+    absent:
+      - sites-enabled/default
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [swap, reload]
+paths:
+  description: The files and links that changed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/nginx/sites-available/shop.conf]
+reasons:
+  description: Why something was done.
+  returned: success
+  type: list
+  elements: str
+  sample: [2 files differ]
+swapped:
+  description: How the tree was put in place.
+  returned: when it was
+  type: str
+  sample: exchange
+version:
+  description: Version of nginx. Empty where it is not installed.
+  returned: success
+  type: str
+  sample: 1.26.3
+file:
+  description: The file that nginx refuses.
+  returned: when nginx refuses the configuration and names one
+  type: str
+line:
+  description: Line in RV(file).
+  returned: when nginx refuses the configuration and names one
+  type: int
+origin:
+  description: Variable that the line comes from.
+  returned: when nginx refuses the configuration and it is known
+  type: str
+"""
+
+import contextlib
+import fcntl
+import glob
+import grp
+import os
+import pwd
+import re
+import shutil
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+
+ARGUMENTS = dict(
+    files=dict(
+        type="list",
+        elements="dict",
+        default=[],
+        options={
+            "path": dict(type="str", required=True),
+            "template": dict(type="str"),
+            "content": dict(type="str"),
+            "each": dict(type="str"),
+            "as": dict(type="str", default="item"),
+            "override": dict(type="str"),
+            "origin": dict(type="str"),
+            "mode": dict(type="str", default="0644"),
+        },
+    ),
+    links=dict(
+        type="list",
+        elements="dict",
+        default=[],
+        options=dict(
+            path=dict(type="str", required=True), target=dict(type="str", required=True), each=dict(type="str")),
+    ),
+    absent=dict(type="list", elements="str", default=[]),
+    role=dict(type="str"),
+    root=dict(type="path", default="/etc/nginx"),
+    manifest=dict(type="path", default="/var/lib/fastapi/nginx/manifest.json"),
+    binary=dict(type="path", default="/usr/sbin/nginx"),
+    service=dict(type="str", default="nginx"),
+    error_log=dict(type="path", default="/var/log/nginx/error.log"),
+    timeout=dict(type="int", default=15),
+)
+
+
+class Failure(tree.TreeError):
+    """A failure with more to return than its message."""
+
+    def __init__(self, message, **details):
+        tree.TreeError.__init__(self, message)
+        self.details = details
+
+
+class Transaction:
+    def __init__(self, module):
+        self.module = module
+        self.params = module.params
+        self.root = os.path.realpath(self.params["root"])
+        self.staging = os.path.join(os.path.dirname(self.root), ".%s-staging-" % os.path.basename(self.root))
+        self.texts = {}
+
+    def run(self):
+        check = self.module.check_mode
+        version = self.version()
+        wanted = self.wanted(version)
+        with self.lock():
+            manifest = tree.load_manifest(self.params["manifest"])
+            changes = tree.plan(self.root, wanted, manifest["paths"] + self.params["absent"])
+            unit = self.unit() if version else {}
+            reasons, actions = self.todo(changes, manifest, unit)
+            result = dict(
+                changed=bool(actions), actions=actions, reasons=reasons, version=version,
+                paths=[os.path.join(self.root, path) for path in changes])
+            if self.module._diff:
+                result["diff"] = tree.diff(self.root, changes)
+            if not version:
+                self.module.warn("nginx is not installed yet: its test of the configuration is left out.")
+            elif actions:
+                result.update(self.apply(wanted, changes, manifest, unit, actions))
+            if not check and manifest != {"paths": sorted(wanted), "pending": False}:
+                tree.save_manifest(self.params["manifest"], wanted, False)
+        return result
+
+    # -- What is, and what is to be ------------------------------------------------------------------------------------
+
+    def version(self):
+        binary = self.params["binary"]
+        if not os.access(binary, os.X_OK):
+            if self.module.check_mode:
+                return ""
+            raise tree.TreeError("There is no nginx at %s." % binary)
+        dummy, out, err = self.module.run_command([binary, "-v"])
+        match = re.search(r"/([0-9.]+)", out + err)
+        if not match:
+            raise tree.TreeError("%s -v names no version: %s" % (binary, (out + err).strip()))
+        return match.group(1)
+
+    def wanted(self, version):
+        # As for the newest nginx, where there is none yet.
+        number = tuple(int(part) for part in (version or "999").split("."))
+        nodes = [(item["path"], tree.link_node(item["target"])) for item in self.params["links"]]
+        for item in self.params["files"]:
+            self.texts[item["path"]] = tree.for_version(item["content"] or "", number)
+            nodes.append((item["path"], tree.file_node(self.texts[item["path"]], int(item["mode"], 8))))
+        paths = [path for path, dummy in nodes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise tree.TreeError("%s is given twice." % path)
+        return dict(nodes)
+
+    @contextlib.contextmanager
+    def lock(self):
+        """One run at a time. The directory above is locked, because the root itself changes places."""
+        handle = os.open(os.path.dirname(self.root), os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise tree.TreeError("Another run is changing %s right now." % self.root)
+        finally:
+            os.close(handle)
+
+    def unit(self):
+        """The state of the service as systemd tells it."""
+        if not self.params["service"]:
+            return {}
+        out = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState")
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+    def todo(self, changes, manifest, unit):
+        reasons, actions = [], []
+        if changes:
+            reasons.append("%d of %d paths differ" % (len(changes), len(set(changes) | set(manifest["paths"]))))
+            actions.append("swap")
+        if not unit:
+            return reasons, actions
+        if unit.get("ActiveState") not in ("active", "reloading"):
+            reasons.append("nginx is not running")
+            actions.append("start")
+        else:
+            # The record is exact for an interrupted run; the times also show what was changed without this module.
+            started = tree.workers(unit["MainPID"]).values()
+            if manifest["pending"]:
+                reasons.append("an interrupted run swapped a configuration in that nginx may not have loaded")
+            elif not changes and (not started or min(started) + 0.05 < tree.newest_change(self.root)):
+                reasons.append("nginx has not loaded what is on disk")
+            if reasons:
+                actions.append("reload")
+        if unit.get("UnitFileState") == "disabled":
+            reasons.append("nginx does not start at boot")
+            actions.append("enable")
+        return reasons, actions
+
+    # -- The transaction -----------------------------------------------------------------------------------------------
+
+    def apply(self, wanted, changes, manifest, unit, actions):
+        check = self.module.check_mode
+        if not check:
+            for leftover in glob.glob(glob.escape(self.staging) + "*"):
+                shutil.rmtree(leftover)
+        stage = tempfile.mkdtemp(prefix=os.path.basename(self.staging), dir=os.path.dirname(self.root))
+        logs = []
+        try:
+            self.build(stage, changes)
+            logs = self.make_logs()
+            self.test(stage)
+            if check:
+                self.remove_logs(logs)
+                return {}
+            return self.swap(stage, wanted, changes, manifest, unit, actions)
+        except BaseException:
+            self.remove_logs(logs)
+            raise
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+    def build(self, stage, changes):
+        """A complete copy of the tree with the changes made, and in check mode with the certificates that are to come."""
+        if os.path.isdir(self.root):
+            self.command(["cp", "-a", self.root + "/.", stage])
+        else:
+            os.chmod(stage, 0o755)
+        for path, (dummy, after) in changes.items():
+            tree.write(os.path.join(stage, path), after)
+        if self.module.check_mode:
+            self.stand_in_certificates(stage)
+
+    def stand_in_certificates(self, stage):
+        missing = [
+            (kind, os.path.join(stage, path)) for kind, path in tree.certificate_files(self.texts.values())
+            if not os.path.exists(os.path.join(stage, path))]
+        if not missing:
+            return
+        pair = {kind: os.path.join(stage, ".stand-in-" + kind) for kind in ("certificate", "certificate_key")}
+        self.command([
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+            "-subj", "/CN=stand-in", "-keyout", pair["certificate_key"], "-out", pair["certificate"]])
+        for kind, path in missing:
+            folder = os.path.dirname(path)
+            if os.path.islink(folder):
+                os.unlink(folder)
+            os.makedirs(folder, exist_ok=True)
+            if os.path.islink(path):
+                os.unlink(path)
+            shutil.copyfile(pair[kind], path)
+
+    def make_logs(self):
+        """nginx makes missing logs world-readable, even when it only tests: make them first, as logrotate would."""
+        made = []
+        for path in tree.log_files(self.texts.values()):
+            if os.path.exists(path) or not os.path.isdir(os.path.dirname(path)):
+                continue
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb"):
+                made.append(path)
+            try:
+                os.chown(path, pwd.getpwnam("www-data").pw_uid, grp.getgrnam("adm").gr_gid)
+            except (KeyError, PermissionError):
+                pass
+        return made
+
+    def remove_logs(self, paths):
+        for path in paths:
+            if os.path.exists(path) and not os.path.getsize(path):
+                os.unlink(path)
+
+    def test(self, stage):
+        conf = os.path.join(stage, "nginx.conf")
+        pid_files = [path for path in re.findall(r"^\s*pid\s+(/[^\s;]+)", self.texts.get("nginx.conf", ""), re.M)
+                     if not os.path.exists(path)]
+        # Without -p: what is relative to nginx's own prefix, such as its modules, stays where it is.
+        code, out, err = self.module.run_command([self.params["binary"], "-e", "stderr", "-t", "-c", conf])
+        for path in pid_files:
+            # A test leaves an empty one, which systemd would stumble on.
+            if os.path.exists(path) and not os.path.getsize(path):
+                os.unlink(path)
+        output = (out + err).strip()
+        untouched = "Nothing was changed, neither on disk nor in the running nginx."
+        if code:
+            found = tree.explain(output, stage, self.root, self.texts, self.origins())
+            raise Failure("nginx refuses the configuration: %s\n%s" % (found.pop("message"), untouched), **found)
+        clash = tree.conflict(output, stage, self.root, self.texts)
+        if clash:
+            raise Failure("nginx would not serve a site: %s.\n%s" % (clash, untouched))
+        for warning in tree.WARNING.findall(output):
+            self.module.warn("nginx: " + warning.replace(stage, self.root))
+
+    def origins(self):
+        return {item["path"]: item["origin"] for item in self.params["files"] if item["origin"]}
+
+    def swap(self, stage, wanted, changes, manifest, unit, actions):
+        result = {}
+        # Recorded before it is true: should this run be killed, the next one knows what to remove and to reload.
+        tree.save_manifest(self.params["manifest"], set(manifest["paths"]) | set(wanted), bool(unit))
+        try:
+            if changes:
+                os.makedirs(self.root, exist_ok=True)
+                result["swapped"] = tree.swap(stage, self.root, changes)
+            try:
+                self.activate(unit, actions)
+            except BaseException as error:
+                if changes:
+                    tree.swap(stage, self.root, changes)
+                    if "reload" in actions and not getattr(error, "details", {}).get("refused"):
+                        # Late or refused? If only late, it would have loaded what is no longer there.
+                        self.systemctl("reload")
+                raise
+        except BaseException:
+            tree.save_manifest(self.params["manifest"], manifest["paths"], manifest["pending"])
+            raise
+        return result
+
+    # -- The process ---------------------------------------------------------------------------------------------------
+
+    def activate(self, unit, actions):
+        log = self.params["error_log"]
+        offset = os.path.getsize(log) if os.path.exists(log) else 0
+        if "reload" in actions:
+            before = set(tree.workers(unit["MainPID"]))
+            self.systemctl("reload")
+            self.wait(unit["MainPID"], before, offset)
+        elif "start" in actions:
+            try:
+                self.systemctl("start")
+            except tree.TreeError as error:
+                raise Failure("nginx does not start with the new configuration. %s\n%s" % (
+                    self.restored(actions), self.said(offset) or error))
+            self.wait(self.unit()["MainPID"], set(), offset)
+        if "enable" in actions:
+            self.systemctl("enable")
+
+    def wait(self, master, before, offset):
+        """Until all workers are new ones. nginx keeps the old ones when it cannot load a configuration."""
+        deadline = time.monotonic() + self.params["timeout"]
+        while True:
+            now = set(tree.workers(master))
+            if now and not now & before:
+                return
+            said = self.said(offset)
+            # It tries five times to bind before it says this.
+            refused = any("[emerg] %s#" % master in line and "bind() to" not in line for line in said.splitlines())
+            if refused or time.monotonic() > deadline:
+                raise Failure(
+                    "nginx accepted the configuration and then did not load it%s. %s\n%s" % (
+                        "" if refused else " within %d s" % self.params["timeout"], self.restored(["swap"]),
+                        said or "It logged no reason in %s." % self.params["error_log"]),
+                    refused=refused)
+            time.sleep(0.05)
+
+    def restored(self, actions):
+        return "The configuration that was there before is back." if "swap" in actions else "It is the one on disk."
+
+    def said(self, offset):
+        """The last lines that nginx has logged since."""
+        try:
+            with open(self.params["error_log"], "rb") as stream:
+                stream.seek(offset)
+                return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-20:])
+        except OSError:
+            return ""
+
+    def systemctl(self, verb, *arguments):
+        return self.command(["systemctl", verb] + list(arguments) + [self.params["service"]])
+
+    def command(self, words):
+        code, out, err = self.module.run_command(words)
+        if code:
+            raise tree.TreeError("%s failed: %s" % (" ".join(words), (err or out).strip()))
+        return out
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    os.umask(0o022)
+    try:
+        module.exit_json(**Transaction(module).run())
+    except tree.TreeError as error:
+        module.fail_json(msg=str(error), **getattr(error, "details", {}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,251 @@
+#!/usr/bin/python
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: placeholder_certificates
+short_description: Gives nginx something to start with until there is a real certificate
+version_added: 0.1.0
+description:
+  - Makes self-signed certificates (EC P-256), and links C(<links>/<name>) to them, where nginx looks for
+    C(fullchain.pem) and C(privkey.pem).
+  - A name that is there already and is anything but the link to the placeholder, such as a link to a real certificate or a
+    directory with one, is left alone, and no placeholder is made for it.
+  - A placeholder is made anew when its names change, when it is about to expire, and when its key does not fit.
+options:
+  certificates:
+    description: The certificates.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the directory. Letters, digits, dots, dashes and underscores.
+        type: str
+        required: true
+      domains:
+        description: The names (and addresses) that the certificate is for.
+        type: list
+        elements: str
+        required: true
+  directory:
+    description: Where the placeholders are kept.
+    type: path
+    default: /var/lib/fastapi/placeholder
+  links:
+    description: Where the links to them are made. Need not exist yet.
+    type: path
+    default: /etc/nginx/tls
+  days:
+    description: Days for which a placeholder is valid.
+    type: int
+    default: 3650
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+requirements:
+  - openssl (the command)
+author: The daoman.fastapi contributors (@daoman)
+"""
+
+EXAMPLES = r"""
+- name: There is a certificate for every site
+  daoman.fastapi.placeholder_certificates:
+    certificates:
+      - name: shop
+        domains: [shop.example.com, www.shop.example.com]
+"""
+
+RETURN = r"""
+issued:
+  description: Names whose placeholder was made.
+  returned: success
+  type: list
+  elements: str
+  sample: [shop]
+linked:
+  description: Names whose link was made.
+  returned: success
+  type: list
+  elements: str
+  sample: [shop]
+kept:
+  description: Names that have something else than a placeholder, with what it is.
+  returned: success
+  type: dict
+  sample: {shop: /etc/letsencrypt/live/shop}
+"""
+
+import ipaddress
+import os
+import re
+import shutil
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+
+CERTIFICATE, KEY = "fullchain.pem", "privkey.pem"
+RENEW_BEFORE = 30 * 86400
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+CONFIG = """
+[req]
+prompt = no
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+O = Placeholder, not a real certificate
+[extensions]
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = %s
+"""
+
+
+class Failure(Exception):
+    """What is wrong, in words for the user."""
+
+
+def alternative_name(domain):
+    try:
+        return "IP:%s" % ipaddress.ip_address(domain)
+    except ValueError:
+        return "DNS:%s" % domain.lower()
+
+
+def found_names(text):
+    """The names in what `openssl x509 -ext subjectAltName` prints."""
+    names = re.findall(r"(DNS|IP Address):([^,\s]+)", text)
+    return {alternative_name(value) for dummy, value in names}
+
+
+def look(path, run):
+    """(names, what is wrong) of the placeholder in a directory."""
+    certificate, key = os.path.join(path, CERTIFICATE), os.path.join(path, KEY)
+    if not os.path.isfile(certificate) or not os.path.isfile(key):
+        return set(), "is not there"
+    code, out, dummy = run([
+        "openssl", "x509", "-in", certificate, "-noout", "-pubkey", "-ext", "subjectAltName",
+        "-checkend", str(RENEW_BEFORE)])
+    names = found_names(out)
+    if not names:
+        return set(), "cannot be read"
+    if code:
+        return names, "expires soon"
+    if run(["openssl", "pkey", "-in", key, "-pubout"])[1].strip() not in out:
+        return names, "has a key that does not fit"
+    return names, None
+
+
+def make(path, names, days, run):
+    """Makes a placeholder, in one step for whoever reads it."""
+    parent = os.path.dirname(path)
+    os.makedirs(parent, mode=0o755, exist_ok=True)
+    stage = tempfile.mkdtemp(prefix=".%s." % os.path.basename(path), dir=parent)
+    try:
+        code, out, err = run(
+            ["openssl", "req", "-config", "/dev/stdin", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-sha256", "-days", str(days), "-keyout", os.path.join(stage, KEY),
+             "-out", os.path.join(stage, CERTIFICATE)],
+            data=CONFIG % ",".join(sorted(names)))
+        if code:
+            raise Failure("openssl cannot make the certificate %s: %s" % (path, (err or out).strip()))
+        secure(stage)
+        if os.path.isdir(path):
+            tree.swap(stage, path, [KEY, CERTIFICATE])
+        else:
+            os.rename(stage, path)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def modes(path):
+    return {path: 0o755, os.path.join(path, CERTIFICATE): 0o644, os.path.join(path, KEY): 0o600}
+
+
+def is_secure(path):
+    return all(
+        (stat.S_IMODE(info.st_mode), info.st_uid) == (mode, os.geteuid())
+        for mode, info in ((mode, os.stat(file)) for file, mode in modes(path).items()))
+
+
+def secure(path):
+    for file, mode in modes(path).items():
+        os.chown(file, os.geteuid(), os.getegid())
+        os.chmod(file, mode)
+
+
+def ensure(params, check, run):
+    """Does it all. Returns what the module returns."""
+    result = {"changed": False, "issued": [], "linked": [], "kept": {}, "diff": {"before": "", "after": ""}}
+    seen = set()
+    for item in params["certificates"]:
+        name, wanted = item["name"], {alternative_name(domain) for domain in item["domains"]}
+        if not NAME.match(name):
+            raise Failure("%r is not a name for a certificate." % name)
+        if name in seen:
+            raise Failure("The certificate %s is there twice." % name)
+        if not wanted:
+            raise Failure("The certificate %s has no domains." % name)
+        seen.add(name)
+        path, link = os.path.join(params["directory"], name), os.path.join(params["links"], name)
+        there = tree.read(link)
+        if there and there != tree.link_node(path):
+            result["kept"][name] = there.data if there.kind == "link" else "not a link"
+            continue
+        names, fault = look(path, run)
+        if not fault and names != wanted:
+            fault = "is for other names"
+        if fault:
+            result["issued"].append(name)
+            note(result, path, ", ".join(sorted(names)), ", ".join(sorted(wanted)))
+            if not check:
+                make(path, wanted, params["days"], run)
+        elif not is_secure(path):
+            note(result, path, "other owner or permissions", "owner and permissions as they should be")
+            if not check:
+                secure(path)
+        if not there:
+            result["linked"].append(name)
+            note(result, link, "", "link to " + path)
+            if not check:
+                tree.write(link, tree.link_node(path))
+    return result
+
+
+def note(result, path, before, after):
+    result["changed"] = True
+    for key, text in (("before", before), ("after", after)):
+        if text:
+            result["diff"][key] += "%s: %s\n" % (path, text)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=dict(
+            certificates=dict(
+                type="list", elements="dict", required=True,
+                options=dict(
+                    name=dict(type="str", required=True),
+                    domains=dict(type="list", elements="str", required=True))),
+            directory=dict(type="path", default="/var/lib/fastapi/placeholder"),
+            links=dict(type="path", default="/etc/nginx/tls"),
+            days=dict(type="int", default=3650),
+        ),
+        supports_check_mode=True,
+    )
+    os.umask(0o022)
+    try:
+        module.exit_json(**ensure(module.params, module.check_mode, module.run_command))
+    except (Failure, OSError, tree.TreeError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
