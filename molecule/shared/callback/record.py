@@ -8,8 +8,8 @@ name: record
 type: aggregate
 short_description: Record which task changed what, per run
 description:
-  - Writes one JSON file for every run of a C(converge.yml) into the directory C(runs) of Molecule's ephemeral directory,
-    so that a test can compare what C(--check) predicted with what then happened.
+  - Writes one JSON file for every run of a C(converge.yml) into the directory C(runs) of Molecule's ephemeral
+    directory, so that a test can compare what C(--check) predicted with what then happened.
   - Outside of Molecule, set E(FASTAPI_RECORD) to the file to write.
 requirements: [enabled by C(callbacks_enabled)]
 author: The daoman.fastapi contributors
@@ -79,4 +79,5 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats):
         if self.file:
             seconds = round(time.time() - self.started, 2)
-            Path(self.file).write_text(json.dumps({"seconds": seconds, "tasks": self.tasks}, indent=1), encoding="utf-8")
+            record = json.dumps({"seconds": seconds, "tasks": self.tasks}, indent=1)
+            Path(self.file).write_text(record, encoding="utf-8")
