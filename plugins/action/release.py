@@ -20,6 +20,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import is_url, source_type
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
+from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_value
 
 # Never part of a release, whether or not the directory is under git.
 IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
@@ -77,8 +78,8 @@ class ActionModule(ActionBase):
             "source": local or app["source"],
             "source_type": kind,
             "checksum": app["checksum"],
-            "env": json.dumps({key: str(value) for key, value in app["env"].items()}),
-            "build_env": json.dumps({key: str(value) for key, value in app["release"]["build_env"].items()}),
+            "env": json.dumps({key: env_value(value) for key, value in app["env"].items()}),
+            "build_env": json.dumps({key: env_value(value) for key, value in app["release"]["build_env"].items()}),
             "build_timeout": app["release"]["build_timeout"],
             "keep": app["release"]["keep"],
             "exposure_limit": app["service"]["exposure_limit"],

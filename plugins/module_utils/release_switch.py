@@ -9,6 +9,7 @@ import http.client
 import os
 import shutil
 import socket
+import threading
 import time
 
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError, journal_text, read_text
@@ -38,6 +39,24 @@ def ask(path, url, host, timeout):
         return answer.status, answer.read(2000).decode("utf-8", "replace")[:500]
     finally:
         connection.close()
+
+
+class Question(threading.Thread):
+    """One GET, asked in the background. `status` is None without an answer; `outcome` says in words what came."""
+
+    def __init__(self, path, url, host, timeout):
+        super().__init__(daemon=True)
+        self.arguments = (path, url, host, timeout)
+        self.status = None
+        self.outcome = "no answer"
+        self.start()
+
+    def run(self):
+        try:
+            self.status, body = ask(*self.arguments)
+            self.outcome = f"the last answer was {self.status}: {body}"
+        except (OSError, http.client.HTTPException) as exc:
+            self.outcome = f"the last try failed: {type(exc).__name__}: {exc}"
 
 
 class Instance:
@@ -74,31 +93,40 @@ class Instance:
 
     def wait_ready(self, host, health):
         """Return after enough answers with 200 in a row; ReleaseError when they do not come in time."""
-        begun = time.monotonic()
+        path, wanted = health["readiness"], health["successes"]
+        deadline = time.monotonic() + health["timeout"]
         in_row, last = 0, "no answer"
-        while in_row < health["successes"]:
-            left = health["timeout"] - (time.monotonic() - begun)
+        while in_row < wanted:
+            left = deadline - time.monotonic()
             if left <= 0:
-                raise ReleaseError(
-                    "readiness", f"{health['readiness']} did not answer 200 {health['successes']} times in a row within {health['timeout']} s: {last}"
-                )
-            try:
-                status, body = ask(self.layout.socket(self.id), health["readiness"], host, max(min(left, 10), 0.1))
-                last = f"the last answer was {status}: {body}"
-                in_row = in_row + 1 if status == 200 else 0
-            except (OSError, http.client.HTTPException) as exc:
-                last = f"the last try failed: {type(exc).__name__}: {exc}"
-                in_row = 0
+                raise ReleaseError("readiness", f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s: {last}")
+            # systemd holds the socket, so a question to a crashed app waits for the next start: look at the unit meanwhile.
+            question = Question(self.layout.socket(self.id), path, host, left)
+            while question.is_alive():
+                question.join(0.5)
+                if question.is_alive() or question.status != 200:
+                    self._check_alive(path)
+            last = question.outcome
+            in_row = in_row + 1 if question.status == 200 else 0
             if in_row == 0:
-                found = self.properties()
-                if found.get("NRestarts", "0") != "0" or found.get("ActiveState") in {"failed", "inactive"}:
-                    raise ReleaseError("readiness", f"{self.service} ended while it was asked for {health['readiness']} ({found.get('Result')})")
                 time.sleep(0.1)
+
+    def _check_alive(self, path):
+        found = self.properties()
+        if found.get("NRestarts", "0") != "0" or found.get("ActiveState") in {"failed", "inactive"}:
+            raise ReleaseError("readiness", f"{self.service} ended before it answered {path}.")
 
     def switch(self):
         """Send nginx and `current` here. The link is the one thing that decides; its rename is atomic."""
         point(self.layout.live, self.layout.socket(self.id))
         point(self.layout.current, os.path.join("releases", self.id))
+
+    def discard(self):
+        """Stop what no user has been sent to: at once, however it hangs."""
+        self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
+        self._systemctl("stop", "--no-block", self.socket, self.service, check=False)
+        self._systemctl("kill", "--signal=KILL", self.service, check=False)
+        self.stop(0)
 
     def stop(self, timeout):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""

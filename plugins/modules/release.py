@@ -107,6 +107,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     digest,
     file_mode,
     inputs,
+    journal_text,
     prunable,
     read_text,
     redact,
@@ -358,7 +359,7 @@ class Deploy:
         except ReleaseError as exc:
             exc.output = "\n".join(part for part in (exc.output.strip(), f"The last lines of {instance.service}:", instance.journal()) if part)
             if id_ != live:
-                instance.stop(self.params["timeout_stop"])
+                instance.discard()
                 reason = {"phase": exc.phase, "reason": exc.message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
                 write_file(self.layout.release(id_, "failed.json"), json.dumps(reason) + "\n", 0o600)
             raise
@@ -384,7 +385,7 @@ def main():
     except ReleaseError as exc:
         live = deploy.layout.live_id()
         still = f"Release {live} goes on serving." if live else "No release of it serves yet."
-        output = redact(exc.output.strip(), deploy.env)
+        output = redact(journal_text(exc.output.strip().splitlines()), deploy.env)
         message = f"{deploy.layout.name}: {exc.phase} failed: {redact(exc.message, deploy.env)}\n{still}"
         module.fail_json(msg=message + ("\n" + output if output else ""), **{**deploy.result, "changed": False, "phase": exc.phase})
     module.exit_json(**deploy.result)
