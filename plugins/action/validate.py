@@ -156,7 +156,7 @@ class ActionModule(ActionBase):
             for role in args["role"]:
                 self.check_role(role, args["apps"], values, task_vars, ignored, problems, warnings)
         except spec.SpecError as error:
-            raise AnsibleActionFail(f"The collection is incomplete: {error}")
+            raise AnsibleActionFail(f"The collection is incomplete: {error}") from error
         for warning in warnings:
             Display().warning(warning)
         result["changed"] = False

@@ -40,8 +40,8 @@ class AppsError(ValueError):
 def _elements(role, variable):
     try:
         return spec.load(role)[variable]["options"]
-    except KeyError:
-        raise spec.SpecError(f"the spec of role '{role}' has no list of dicts '{variable}'")
+    except KeyError as error:
+        raise spec.SpecError(f"the spec of role '{role}' has no list of dicts '{variable}'") from error
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +117,7 @@ def nginx_sites(apps):
 def tls_certificates(apps):
     """One certificate for each application, for all its names."""
     return [
-        {"name": app["name"], "domains": _unique([app["domain"]] + list(app["aliases"] or []))} for app in filled(apps)
+        {"name": app["name"], "domains": _unique([app["domain"], *app["aliases"]])} for app in filled(apps)
     ]
 
 

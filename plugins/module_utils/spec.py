@@ -77,7 +77,7 @@ def entry_points(role, roles=ROLES):
         with open(path, encoding="utf-8") as stream:
             data = yaml.load(stream, Loader=loader)
     except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {error}")
+        raise SpecError(f"{path} is not valid YAML: {error}") from error
     specs = (data or {}).get("argument_specs") or {}
     if "main" not in specs:
         raise SpecError(f"{path} has no entry point 'main'")
@@ -367,10 +367,11 @@ def expected(spec):
 
 
 def sentence(spec):
-    """The first sentence of an option's description."""
+    """The first sentence of an option's description, without its markup."""
     text = spec.get("description") or ""
     text = text[0] if isinstance(text, list) and text else text
-    return re.split(r"(?<=[.!?])\s", str(text).strip())[0]
+    first = re.split(r"(?<=[.!?])\s", str(text).strip())[0]
+    return re.sub(r"\b[BCEIOPV]\(([^()]*)\)", r"\1", first)
 
 
 def convert(kind, value, choices=None):
@@ -397,8 +398,8 @@ def convert(kind, value, choices=None):
             try:
                 if not math.isfinite(float(value)):
                     raise _WrongType("")
-            except ValueError:
-                raise _WrongType("")
+            except ValueError as error:
+                raise _WrongType("") from error
     elif kind == "list" and isinstance(value, dict):
         raise _WrongType("Begin each entry with '- '")
     converter = CONVERTERS.get(kind)
@@ -406,5 +407,5 @@ def convert(kind, value, choices=None):
         raise SpecError(f"unknown type '{kind}' in a spec")
     try:
         return converter(value)
-    except (TypeError, ValueError):
-        raise _WrongType("Leave the line out for the default" if value is None else "")
+    except (TypeError, ValueError) as error:
+        raise _WrongType("Leave the line out for the default" if value is None else "") from error

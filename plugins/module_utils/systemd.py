@@ -124,7 +124,7 @@ def escape(value):
 def quote(value):
     """One word of a directive that takes several, such as Environment= or ExecStart=, as it is given."""
     value = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-    return '"{}"'.format(escape(value))
+    return f'"{escape(value)}"'
 
 
 def env_file(variables):

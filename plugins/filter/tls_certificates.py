@@ -1,0 +1,48 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: tls_certificates
+short_description: Turns fastapi_apps into the variable of the role certbot_tls
+version_added: 0.1.0
+author: daoman.fastapi contributors
+description:
+  - Makes one certificate for each application, for its domain and its aliases.
+  - An application that does not fit its spec is an error that lists all problems.
+positional: _input
+options:
+  _input:
+    description: The applications, as in C(fastapi_apps).
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+# certbot_tls_certificates: "{{ fastapi_apps | daoman.fastapi.tls_certificates }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The certificates as C(certbot_tls_certificates).
+  type: list
+  elements: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.daoman.fastapi.plugins.module_utils import apps
+
+
+def tls_certificates(value):
+    try:
+        return apps.tls_certificates(value)
+    except apps.AppsError as error:
+        raise AnsibleFilterError(f"fastapi_apps is not in order:\n{error}") from error
+
+
+class FilterModule:
+    def filters(self):
+        return {"tls_certificates": tls_certificates}
