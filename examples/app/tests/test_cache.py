@@ -5,7 +5,7 @@ import time
 import pytest
 
 from app import cache
-from tests.conftest import free_port, wait_until
+from tests.support import free_port, wait_until
 
 
 def test_ttl_is_five_minutes():
@@ -14,9 +14,7 @@ def test_ttl_is_five_minutes():
 
 def test_second_request_is_answered_from_memory(client):
     first = client.get("/cached").json()
-    start = time.monotonic()
-    assert client.get("/cached").json() == first
-    assert time.monotonic() - start < 0.15  # computing takes 0.2 s
+    assert client.get("/cached").json() == first  # `computed_at` too
     assert first["ttl"] == 300
 
 
@@ -37,7 +35,7 @@ def test_unreachable_redis_means_not_ready_but_alive_and_serving(make_client, ca
     client = make_client(cache_url=f"redis://:secret@127.0.0.1:{free_port()}/0")
     start = time.monotonic()
     answer = client.get("/health/ready")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 4  # aiocache alone waits 5
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "reason": "the cache does not answer"}
     assert client.get("/health/live").status_code == 200
