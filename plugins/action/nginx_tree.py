@@ -21,43 +21,51 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        dummy, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        files = [
-            self._file(path, item, name, value, origin, task_vars or {})
-            for item in args["files"] for path, name, value, origin in self._each(item, item["path"], args["role"])
+        _valid, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        variables = {**(task_vars or {}), **self._typed(args["role"], task_vars or {})}
+        variables.setdefault("ansible_managed", "Ansible managed")
+        args["files"] = [
+            self._file(item, path, value, origin, variables)
+            for item in args["files"] for path, value, origin in self._each(item, variables)
         ]
-        links = [
+        args["links"] = [
             {"path": path, "target": _filled(item["target"], value)}
-            for item in args["links"] for path, dummy, value, dummy in self._each(item, item["path"], args["role"])
+            for item in args["links"] for path, value, _origin in self._each(item, variables)
         ]
-        args.update(files=files, links=links)
         result.update(self._execute_module(
             module_name="daoman.fastapi.nginx_tree", module_args=args, task_vars=task_vars))
         return result
 
-    def _each(self, item, path, role):
-        """Once, or for each item of the variable: (path, what the template calls the item, the item, its origin)."""
-        variable = item["each"]
-        if not variable:
-            yield path, None, None, item.get("origin")
-            return
-        values = self._templar.resolve_variable_expression(variable)
-        if role:
-            values, problems = spec.check_option(spec.load(role)[variable], values, variable)
-            if problems:
-                raise AnsibleActionFail("\n".join(problems))
-        for index, value in enumerate(values):
-            yield _filled(path, value), item.get("as"), value, "%s[%d]" % (variable, index)
+    def _typed(self, role, task_vars):
+        """The variables of a role as its spec has them: of the right types, with all nested defaults."""
+        if not role:
+            return {}
+        options = spec.load(role)
+        given = {name: self._templar.resolve_variable_expression(name) for name in options if name in task_vars}
+        values, problems = spec.check(options, given)
+        if problems:
+            raise AnsibleActionFail("\n".join(problems))
+        return values
 
-    def _file(self, path, item, name, value, origin, task_vars):
-        content = item["content"]
+    def _each(self, item, variables):
+        """Once, or for each value in the variable that the item names: (path, value, origin)."""
+        name = item["each"]
+        if not name:
+            yield item["path"], None, item.get("origin")
+            return
+        values = self._templar.copy_with_new_env(available_variables=variables).resolve_variable_expression(name)
+        for index, value in enumerate(values):
+            yield _filled(item["path"], value), value, f"{name}[{index}]"
+
+    def _file(self, item, path, value, origin, variables):
         template = (value or {}).get(item["override"]) or item["template"]
-        if (template is None) == (content is None):
-            raise AnsibleActionFail("files: %s needs either a template or content." % path)
+        if (template is None) == (item["content"] is None):
+            raise AnsibleActionFail(f"{path} needs either a template or content.")
+        content = item["content"]
         if template:
-            variables = dict(task_vars, **{"nginx_tree_path": path, "nginx_tree_origin": origin})
-            if name:
-                variables[name] = value
+            variables = {**variables, **item["vars"], "nginx_tree_origin": origin}
+            if value is not None:
+                variables[item["as"]] = value
             content = self._render(template, variables, origin or path)
         return {"path": path, "content": content, "origin": origin, "mode": item["mode"]}
 
@@ -65,29 +73,29 @@ class ActionModule(ActionBase):
         try:
             source = self._find(template, variables)
             search = []
-            for folder in [os.path.dirname(source)] + variables.get("ansible_search_path", []) + [self._loader.get_basedir()]:
+            folders = (*variables.get("ansible_search_path", []), self._loader.get_basedir(), os.path.dirname(source))
+            for folder in folders:
                 search += [os.path.join(folder, "templates"), folder]
-            variables.setdefault("ansible_managed", "Ansible managed")
             templar = self._templar.copy_with_new_env(searchpath=search, available_variables=variables)
             text = trust_as_template(self._loader.get_text_file_contents(source))
             return templar.template(text, escape_backslashes=False, overrides=OVERRIDES) or ""
         except AnsibleError as error:
-            raise AnsibleActionFail("%s: the template %s cannot be rendered." % (origin, template)) from error
+            raise AnsibleActionFail(f"{origin}: the template {template} cannot be rendered.") from error
 
     def _find(self, template, variables):
         """Where Ansible looks, then in the user's project: beside the inventory, and where the command was run."""
         try:
             return self._find_needle("templates", template)
         except AnsibleError:
-            for folder in (variables.get("inventory_dir"), os.getcwd()):
-                for path in (os.path.join(folder or "", "templates", template), os.path.join(folder or "", template)):
-                    if folder and os.path.isfile(path):
+            for folder in filter(None, (variables.get("inventory_dir"), os.getcwd())):
+                for path in (os.path.join(folder, "templates", template), os.path.join(folder, template)):
+                    if os.path.isfile(path):
                         return path
             raise
 
 
 def _filled(pattern, value):
     try:
-        return pattern.format(**value) if value else pattern
+        return pattern if value is None else pattern.format(**value)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise AnsibleActionFail("%s cannot be filled in: %r" % (pattern, error))
+        raise AnsibleActionFail(f"{pattern} cannot be filled in: {error!r}") from error

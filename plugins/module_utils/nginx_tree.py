@@ -8,6 +8,7 @@ Paths of files in a tree are relative to its root. Nothing here needs Ansible or
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -25,7 +26,11 @@ COMPLAINT = re.compile(r"^nginx: \[(?:emerg|alert|crit)\] (.*?)(?: in (/[^\n]*):
 CONFLICT = re.compile(r'^nginx: \[warn\] (conflicting server name "(.+?)" on \S+), ignored', re.M)
 WARNING = re.compile(r"^nginx: \[warn\] (.*)$", re.M)
 LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
+PID = re.compile(r"^\s*pid\s+(/[^\s;]+)", re.M)
 CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)
+
+# Quoted strings, variables such as ${name}, comments: their braces open no block.
+NO_BRACES = re.compile(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}|(?:^|(?<=\s))#.*")
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -34,7 +39,11 @@ CANNOT_EXCHANGE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EBUSY)
 
 
 class TreeError(Exception):
-    """What is wrong, in words for the user."""
+    """What is wrong, in words for the user, and details for the module to return."""
+
+    def __init__(self, message, **details):
+        Exception.__init__(self, message)
+        self.details = details
 
 
 # What lies at a path: kind is file, link or other; data is the content or the link's target.
@@ -72,7 +81,7 @@ def write(path, node):
     folder, name = os.path.split(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     # nginx's wildcards pass over names with a leading dot
-    holder = tempfile.mkdtemp(prefix=".%s." % name, dir=folder)
+    holder = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
     temporary = os.path.join(holder, name)
     try:
         if node.kind == "link":
@@ -95,7 +104,7 @@ def write(path, node):
 def checked(path):
     """A path as it may stand in a tree, or TreeError."""
     if not path or path != os.path.normpath(path) or os.path.isabs(path) or path.split("/")[0] in ("..", "."):
-        raise TreeError("%r is not a plain path below the root" % (path,))
+        raise TreeError(f"{path!r} is not a plain path below the root.")
     return path
 
 
@@ -110,11 +119,11 @@ def plan(root, wanted, unwanted):
     for path in sorted(set(wanted) | set(unwanted)):
         folder = os.path.realpath(os.path.join(root, os.path.dirname(checked(path))))
         if os.path.commonpath([inside, folder]) != inside:
-            raise TreeError("%s: %s leads out of %s by a symbolic link, so it cannot be staged and tested."
-                            % (path, os.path.dirname(path), root))
+            raise TreeError(
+                f"{path}: {os.path.dirname(path)} leads out of {root} by a symbolic link, so it cannot be staged.")
         before, after = read(os.path.join(root, path)), wanted.get(path)
         if before is not None and before.kind == "other":
-            raise TreeError("%s is neither a file nor a link. Move it away." % os.path.join(root, path))
+            raise TreeError(f"{os.path.join(root, path)} is neither a file nor a link. Move it away.")
         if before != after:
             changes[path] = (before, after)
     return changes
@@ -137,10 +146,10 @@ def _shown(node, other):
     if node is None:
         return ""
     if node.kind == "link":
-        return "link to %s\n" % node.data
+        return f"link to {node.data}\n"
     text = node.data.decode("utf-8", "replace")
     if other and other.kind == "file" and other[2:] != node[2:]:
-        text = "# mode %04o, owner %d:%d\n%s" % (node.mode, node.uid, node.gid, text)
+        text = f"# mode {node.mode:04o}, owner {node.uid}:{node.gid}\n{text}"
     return text
 
 
@@ -175,7 +184,7 @@ def exchange(one, other):
 
 
 def has_mounts(root, mountinfo="/proc/self/mountinfo"):
-    """Whether the root or something below it is a mount. An exchange would carry it along, and removal would empty it."""
+    """Whether something at or below the root is a mount: an exchange would take it along, and removal empty it."""
     root = os.path.realpath(root)
     try:
         with open(mountinfo, encoding="utf-8", errors="surrogateescape") as stream:
@@ -220,7 +229,7 @@ def _rank(stage, root, path):
     return (1 if old else 0, path)
 
 
-# -- What an earlier run left -------------------------------------------------------------------------------------------
+# -- What an earlier run left, and what nginx has loaded --------------------------------------------------------------
 
 def load_manifest(path):
     """What the last run recorded: the paths it owns, and whether nginx may not have loaded them (pending)."""
@@ -231,49 +240,45 @@ def load_manifest(path):
     except FileNotFoundError:
         return {"paths": [], "pending": False}
     except (ValueError, KeyError, TypeError, TreeError) as error:
-        raise TreeError("%s is damaged (%s). Remove it: files of removed sites then stay and are yours to delete."
-                        % (path, error))
+        raise TreeError(
+            f"{path} is damaged ({error}). Remove it: files of sites that are gone then stay, and are yours to delete."
+        ) from error
 
 
-def save_manifest(path, paths, pending):
-    text = json.dumps({"paths": sorted(paths), "pending": pending}, indent=1) + "\n"
-    write(path, file_node(text))
+def save_manifest(path, manifest):
+    write(path, file_node(json.dumps(manifest, indent=1) + "\n"))
 
 
 def newest_change(root, now=None):
-    """When something that nginx reads from the tree was last changed, in seconds since the epoch.
+    """When something that nginx can read from the tree was last changed, in seconds since the epoch.
 
-    By ctime, which no tool sets back; links are followed, so a renewed certificate counts. Times in the future, left by
+    By ctime, which no tool sets back. Links are followed, so a renewed certificate counts. Times in the future, left by
     a clock that was wrong, do not.
     """
     now = time.time() if now is None else now
-    times = []
+    return max([moment for moment in _changes(root) if moment <= now], default=0)
+
+
+def _changes(root):
     for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [os.path.join(folder, name) for name in files]
-        for name in folders:
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
-                paths.append(path)
-                try:
-                    paths.extend(os.path.join(path, entry) for entry in os.listdir(path))
-                except OSError:
-                    pass
+        for link in (os.path.join(folder, name) for name in folders):
+            if os.path.islink(link):
+                paths.append(link)
+                with contextlib.suppress(OSError):
+                    paths.extend(os.path.join(link, name) for name in os.listdir(link))
         for path in paths:
-            for look in (os.lstat, os.stat):
-                try:
-                    times.append(look(path).st_ctime)
-                except OSError:
-                    pass
-    return max([moment for moment in times if moment <= now], default=0)
+            with contextlib.suppress(OSError):
+                yield os.lstat(path).st_ctime
+                yield os.stat(path).st_ctime
 
 
 def workers(master, proc="/proc"):
     """The workers of an nginx that take new connections: {pid: start in seconds since the epoch}."""
     found = {}
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    for pid in os.listdir(proc):
-        if not pid.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir(proc)):
         try:
             with open(os.path.join(proc, pid, "stat"), encoding="utf-8", errors="replace") as stream:
                 fields = stream.read().rpartition(")")[2].split()
@@ -281,21 +286,73 @@ def workers(master, proc="/proc"):
                 continue
             with open(os.path.join(proc, pid, "cmdline"), encoding="utf-8", errors="replace") as stream:
                 title = stream.read()
-        except (OSError, IndexError):
+        except (OSError, IndexError):  # it ended meanwhile
             continue
         if title.startswith("nginx: worker process") and "shutting down" not in title:
             found[int(pid)] = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return found
 
 
-# -- nginx's complaints --------------------------------------------------------------------------------------------------
+# -- What the rendered files name, and what nginx says about them -----------------------------------------------------
+
+def log_files(texts):
+    """The log files that the rendered files name."""
+    return sorted({path for text in texts for path in LOG.findall(text) if not path.startswith("/dev/")})
+
+
+def pid_files(texts):
+    return sorted({path for text in texts for path in PID.findall(text)})
+
+
+def certificate_files(texts):
+    """The certificates and keys in the tree that the rendered files name: [(certificate or certificate_key, path)]."""
+    return sorted({found for text in texts for found in CERTIFICATE.findall(text)})
+
 
 def complaint(output):
     """nginx's reason to refuse, with file and line where it names them: (text, file, line)."""
     match = COMPLAINT.search(output)
     if not match:
-        return (output.strip() or "no reason given", None, None)
-    return (match.group(1), match.group(2), int(match.group(3)) if match.group(3) else None)
+        return output.strip() or "it gave no reason", None, None
+    return match.group(1), match.group(2), int(match.group(3)) if match.group(3) else None
+
+
+def explain(output, stage, root, texts, origins):
+    """nginx's refusal of a staged tree in the user's terms: a dict of message, file, line and origin.
+
+    :arg texts: {path: rendered text} of the files that were rendered
+    :arg origins: {path: the variable that a file comes from}
+    """
+    text, file, line = complaint(output)
+    text = text.replace(stage, root)
+    path = None
+    if file:
+        real = os.path.realpath(file)
+        path = os.path.relpath(real, os.path.realpath(stage))
+        file = os.path.join(root, path) if not path.startswith("../") else real
+    else:
+        path, line = _mentioned(text.replace(root + "/", ""), texts)
+        file = os.path.join(root, path) if path else None
+    lines = texts.get(path, "").split("\n")
+    variable = origin(lines, line or 0, origins.get(path))
+    message = text
+    if file:
+        message += f"\nin {file}" + (f", line {line}" if line else "") + (f", from {variable}" if variable else "")
+    if path in texts and line:
+        message += "\n" + excerpt(lines, line)
+    for name in unbalanced(lines):
+        message += f"\nThe braces in {name} are not in pairs."
+    return {"message": message, "file": file, "line": line, "origin": variable}
+
+
+def _mentioned(text, texts):
+    """Where something that a complaint quotes stands in the rendered files."""
+    for quoted in re.findall(r'"([^"]+)"', text):
+        for path, content in sorted(texts.items()):
+            for number, line in enumerate(content.split("\n"), 1):
+                if quoted in line:
+                    return path, number
+    return None, None
 
 
 def origin(lines, number, fallback=None):
@@ -310,7 +367,7 @@ def origin(lines, number, fallback=None):
 
 
 def unbalanced(lines):
-    """Variables whose raw text opens more blocks than it closes, or the reverse: nginx complains far away from them."""
+    """Variables whose raw text does not close the blocks that it opens: nginx complains far away from them."""
     found, name, depth = [], None, 0
     for line in lines:
         start, end = FROM.match(line), END.match(line)
@@ -319,82 +376,29 @@ def unbalanced(lines):
         elif end:
             if depth:
                 found.append(name)
-            name = None
+            name, depth = None, 0
         elif name:
-            code = re.sub(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}|(?:^|\s)#.*", "", line)
+            code = NO_BRACES.sub("", line)
             depth += code.count("{") - code.count("}")
     return found
 
 
-def excerpt(lines, number, around=3):
+def excerpt(lines, number):
     """A line with what surrounds it."""
-    first, last = max(1, number - around), min(len(lines), number + 1)
-    return "\n".join("%s %4d | %s" % (">" if at == number else " ", at, lines[at - 1]) for at in range(first, last + 1))
-
-
-def explain(output, stage, root, texts, origins):
-    """nginx's refusal of a staged tree in the user's terms.
-
-    :arg texts: {path: rendered text} of the files that were rendered
-    :arg origins: {path: the variable that a file comes from}
-    """
-    text, file, line = complaint(output)
-    path = None
-    if file:
-        path = os.path.relpath(os.path.realpath(file), os.path.realpath(stage))
-        if path.startswith("../"):
-            path = None
-    else:
-        path, line = _mentioned(text.replace(stage + "/", ""), texts)
-    text = text.replace(stage, root)
-    where = os.path.join(root, path) if path else file
-    lines = texts.get(path, "").split("\n") if path else []
-    variable = origin(lines, line, origins.get(path)) if lines and line else origins.get(path)
-    message = text
-    if where:
-        message += "\nin %s%s" % (where, ", line %d" % line if line else "")
-    if variable:
-        message += ", from %s" % variable
-    if lines and line:
-        message += "\n%s" % excerpt(lines, line)
-    for name in unbalanced(lines):
-        if name != variable:
-            message += "\nThe braces in %s are not in pairs." % name
-    return {"message": message, "file": where, "line": line, "origin": variable}
-
-
-def _mentioned(text, texts):
-    """Where something that a complaint quotes stands in the rendered files."""
-    for quoted in re.findall(r'"([^"]+)"', text):
-        for path, content in sorted(texts.items()):
-            for number, line in enumerate(content.split("\n"), 1):
-                if quoted in line:
-                    return path, number
-    return None, None
+    first, last = max(1, number - 3), min(len(lines), number + 1)
+    return "\n".join(f"{'>' if at == number else ' '} {at:4} | {lines[at - 1]}" for at in range(first, last + 1))
 
 
 def conflict(output, stage, root, texts):
-    """A warning that one of our server names is taken by another file too; nginx then ignores one of the two."""
+    """A warning that one of our server names is another file's too: nginx then ignores one of the two."""
     for text, name in CONFLICT.findall(output):
-        named = re.compile(r"^\s*server_name\s[^;]*(?<!\S)%s[\s;]" % re.escape(name), re.M)
-        if not any(named.search(content) for content in texts.values()):
-            continue
-        files = []
-        for folder, dummy, names in os.walk(stage):
-            for file in sorted(names):
-                node = read(os.path.join(folder, file))
-                if node and node.kind == "file" and named.search(node.data.decode("utf-8", "replace")):
-                    files.append(os.path.join(root, os.path.relpath(os.path.join(folder, file), stage)))
-        return "%s: it would ignore all but the first of %s" % (text, " and ".join(sorted(files)))
+        named = re.compile(rf"^\s*server_name\s(?:[^;]*\s)?{re.escape(name)}[\s;]", re.M)
+        if any(named.search(content) for content in texts.values()):
+            nodes = {
+                os.path.relpath(os.path.join(folder, file), stage): read(os.path.join(folder, file))
+                for folder, _folders, files in os.walk(stage) for file in files}
+            files = [
+                os.path.join(root, path) for path, node in sorted(nodes.items())
+                if node and node.kind == "file" and named.search(node.data.decode("utf-8", "replace"))]
+            return f"{text}: it is in {' and '.join(files)}, and nginx would ignore all but one."
     return None
-
-
-def log_files(texts):
-    """The log files that the rendered files name."""
-    return sorted({path for text in texts for path in LOG.findall(text) if path != "/dev/null"
-                   and not path.startswith("/dev/")})
-
-
-def certificate_files(texts):
-    """The certificates and keys in the tree that the rendered files name: [(certificate or certificate_key, path)]."""
-    return sorted({found for text in texts for found in CERTIFICATE.findall(text)})

@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - Makes self-signed certificates (EC P-256), and links C(<links>/<name>) to them, where nginx looks for
     C(fullchain.pem) and C(privkey.pem).
-  - A name that is there already and is anything but the link to the placeholder, such as a link to a real certificate or a
-    directory with one, is left alone, and no placeholder is made for it.
+  - A name that is there already and is anything but the link to the placeholder, such as a link to a real certificate
+    or a directory with one, is left alone, and no placeholder is made for it.
   - A placeholder is made anew when its names change, when it is about to expire, and when its key does not fit.
 options:
   certificates:
@@ -130,7 +130,7 @@ def look(path, run):
     certificate, key = os.path.join(path, CERTIFICATE), os.path.join(path, KEY)
     if not os.path.isfile(certificate) or not os.path.isfile(key):
         return set(), "is not there"
-    code, out, dummy = run([
+    code, out, _dummy = run([
         "openssl", "x509", "-in", certificate, "-noout", "-pubkey", "-ext", "subjectAltName",
         "-checkend", str(RENEW_BEFORE)])
     names = found_names(out)
