@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import pytest
 
+MEASURED: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_configure(config: pytest.Config):
+    config.stash[MEASURED] = []
+
+
+@pytest.fixture
+def measured(host, request):
+    """Notes a measurement, shown when all tests are through."""
+    return lambda text: request.config.stash[MEASURED].append(f"{host.backend.hostname}: {text}")
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config):
+    if config.stash[MEASURED]:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(config.stash[MEASURED]))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
