@@ -37,6 +37,8 @@ class ReleaseError(Exception):
 
 def source_type(source):
     """Tell what a source is from its look: git, directory, archive, wheel or requirement."""
+    if re.match(r"^[A-Za-z0-9._-]+(\[[^]]*\])?\s*@\s", source):
+        return "requirement"  # PEP 508 with a URL: name @ url
     path = urlsplit(source).path if "://" in source else source
     if path.endswith(".whl"):
         return "wheel"

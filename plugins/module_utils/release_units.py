@@ -56,6 +56,8 @@ def service_sections(app):
             # One worker killed for memory is replaced by the master; the others go on.
             "OOMPolicy": "continue",
             "MemoryMax": service["memory_max"],
+            # gunicorn's own umask covers its temporary files only.
+            "UMask": gunicorn["umask"],
             "LimitNOFILE": service["limit_nofile"],
             "ReadWritePaths": [f"/srv/{name}/shared", *service["writable_paths"]],
         },

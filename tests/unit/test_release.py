@@ -50,6 +50,7 @@ PARAMS = {
         ("my-app==1.4.2", "requirement"),
         ("my_app[redis,postgres] >= 2", "requirement"),
         ("my-app", "requirement"),
+        ("my-app @ https://example.com/my_app-1.0-py3-none-any.whl", "requirement"),
     ],
 )
 def test_a_source_is_known_by_its_look(source, expected):
