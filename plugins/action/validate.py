@@ -160,7 +160,6 @@ class ActionModule(ActionBase):
         for warning in warnings:
             Display().warning(warning)
         result["changed"] = False
-        result["problems"] = problems
         if problems:
             what = "fastapi_apps" if args["apps"] else "the variables of {}".format(", ".join(args["role"]))
             result["failed"] = True

@@ -575,7 +575,7 @@ def unit(value, path):
         return
     yield from sections(contents, f"{path}.sections", kind)
     own = UNIT_SECTIONS[kind]
-    if own and not isinstance(contents.get(own), dict):
+    if contents and own and not isinstance(contents.get(own), dict):
         yield problem(f"{path}.sections", f"a {kind} needs the section '{own}'", contents)
     if kind != "service":
         if value.get("profile") not in (None, "none"):
@@ -590,7 +590,7 @@ def unit(value, path):
             state,
             mend="Use state 'present' here, and start its instances as units of their own",
         )
-    if value.get("enabled") and not contents.get("Install"):
+    if value.get("enabled") and contents and not contents.get("Install"):
         yield problem(
             f"{path}.enabled",
             "needs a section 'Install' to say when the unit starts",

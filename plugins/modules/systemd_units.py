@@ -61,6 +61,10 @@ options:
         description:
           - Highest exposure by C(systemd-analyze security) with which the service is installed, 0 (closed) to 10.
         type: float
+  path:
+    description: What the list of units is called in messages, usually the name of a variable.
+    type: str
+    default: units
   settle:
     description:
       - Seconds for which a service must stay up after its start to count as started. systemd calls a service of C(Type)
@@ -178,9 +182,9 @@ class StartFailed(Exception):
 class Unit:
     """One unit: what is wanted of it, and what there was before."""
 
-    def __init__(self, index, options):
+    def __init__(self, place, options):
         self.name = options["name"]
-        self.place = f"units[{index}]"
+        self.place = place
         self.options = options
         self.sections = systemd.apply_profile(options["sections"], options["profile"])
         self.path = os.path.join(DIRECTORY, self.name)
@@ -229,7 +233,8 @@ def _read(path):
 class Units:
     def __init__(self, module):
         self.module = module
-        self.units = [Unit(index, options) for index, options in enumerate(module.params["units"])]
+        path = module.params["path"]
+        self.units = [Unit(f"{path}[{index}]", options) for index, options in enumerate(module.params["units"])]
         self.by_name = {unit.name: unit for unit in self.units}
         self.warnings = []
         self.reloads = 0
@@ -285,7 +290,7 @@ class Units:
             if "command" in finding and self.module.check_mode:
                 self.warnings.append(f"{finding['text']} (check mode: an earlier task may install it)")
                 continue
-            place, mend = unit.place if unit else "units", ""
+            place, mend = unit.place if unit else self.module.params["path"], ""
             if unit and "section" in finding:
                 place = f"{place}.sections.{finding['section']}"
                 if "key" in finding:
@@ -555,6 +560,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True, "options": OPTIONS},
+            "path": {"type": "str", "default": "units"},
             "settle": {"type": "float", "default": 1.0},
         },
         supports_check_mode=True,

@@ -52,11 +52,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-problems:
-  description: The problems, one line each.
+msg:
+  description: That all is in order, or all the problems, one on each line.
   returned: always
-  type: list
-  elements: str
-  sample:
-    - "fastapi_apps[0].gunicorn.wrokers: unknown option (value: 3). Did you mean 'workers'?"
+  type: str
+  sample: |-
+    1 problem in fastapi_apps; nothing was changed:
+      fastapi_apps[0].gunicorn.wrokers: unknown option (value: 3). Did you mean 'workers'?
 """

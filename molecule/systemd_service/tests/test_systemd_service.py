@@ -1,0 +1,277 @@
+"""What sandboxed units can and cannot do, and that units come all or none."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import time
+
+import pytest
+from ansible_collections.daoman.fastapi.plugins.module_utils import systemd
+
+
+def wait_for(condition, seconds: float = 10):
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def service(name: str, command: str, **extra) -> dict:
+    return {
+        "name": name,
+        "sections": {"Service": {"ExecStart": command}, "Install": {"WantedBy": "multi-user.target"}},
+        **extra,
+    }
+
+
+# -- what runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["worker.service", "tick.timer", "greet.socket", "queue@mail.service"])
+def test_units_run_and_start_at_boot(host, name):
+    unit = host.service(name)
+    assert unit.is_running and unit.is_enabled
+
+
+def test_units_are_roots_and_say_who_wrote_them(host):
+    file = host.file("/etc/systemd/system/worker.service")
+    assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+    assert file.content_string.startswith("# Ansible managed: daoman.fastapi.systemd_service\n")
+
+
+def test_a_list_gives_a_directive_several_times(host):
+    pid = host.check_output("systemctl show --value --property=MainPID worker.service")
+    environment = host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
+    assert {"A=first one", "B=2"} <= set(environment)
+
+
+def test_a_timer_fires(host):
+    host.check_output("rm -f /run/ticked")
+    wait_for(lambda: host.file("/run/ticked").exists)
+
+
+def test_a_socket_starts_its_service(host):
+    code = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/greet.sock'); print(s.recv(9).decode())"
+    assert host.check_output(f'python3 -c "{code}"').strip() == "hello"
+
+
+def test_a_template_is_not_started_itself(host):
+    running = host.check_output("systemctl list-units --plain --no-legend 'queue@*'").splitlines()
+    assert [line.split()[0] for line in running] == ["queue@mail.service"]
+
+
+# -- the sandbox ------------------------------------------------------------------------------------------------------
+
+CLOSED = ["write /etc", "write /usr", "write /srv", "list /home", "list /root", "read /dev/mem", "set the clock",
+          "see the host's /tmp"]
+OPEN = ["write /tmp", "temporary file", "write its state", "unix socket"]
+
+
+@pytest.fixture
+def probe(host):
+    """Runs the probe of a profile and tells what it could do."""
+    host.check_output("hostname -I | cut -d' ' -f1 > /run/probe-address; touch /tmp/of-the-host")
+    server = "systemd-run --unit=probe-listener --collect --quiet python3 -m http.server 7001"
+    host.run("systemctl stop probe-listener.service")
+    host.check_output(server)
+    wait_for(lambda: host.socket("tcp://0.0.0.0:7001").is_listening)
+
+    def run(profile):
+        done = host.run(f"systemctl start probe-{profile}.service")
+        assert done.rc == 0, host.check_output(f"journalctl --no-pager -n 20 -u probe-{profile}.service")
+        return json.loads(host.file(f"/run/probe-{profile}.json").content_string)
+
+    yield run
+    host.run("systemctl stop probe-listener.service")
+    host.run("rm -f /etc/probe-was-here /usr/probe-was-here /srv/probe-was-here")
+
+
+def test_the_probe_can_all_of_it_without_a_sandbox(probe):
+    could = probe("none")
+    able = {name for name, done in could.items() if done}
+    assert able >= set(CLOSED) - {"read /dev/mem"} | set(OPEN) | {"loopback", "network"}, could
+
+
+@pytest.mark.parametrize(
+    "profile, loopback, network", [("strict", False, False), ("localhost", True, False), ("network", True, True)]
+)
+def test_a_profile_closes_what_it_says_and_no_more(probe, profile, loopback, network):
+    expected = {**dict.fromkeys(CLOSED, False), **dict.fromkeys(OPEN, True), "loopback": loopback, "network": network}
+    assert probe(profile) == expected
+
+
+@pytest.mark.parametrize("profile, limit", [("strict", 0.6), ("localhost", 1.4), ("network", 1.5)])
+def test_the_exposure_is_low(host, profile, limit):
+    done = host.run(f"systemd-analyze security --no-pager --threshold={int(limit * 10)} probe-{profile}.service")
+    assert done.rc == 0, done.stdout.splitlines()[-1]
+
+
+# -- refused before anything is written -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_an_unknown_directive_does_not_reach_the_disk(units, arguments):
+    bad = service("bad.service", "/usr/bin/sleep infinity")
+    bad["sections"]["Service"]["Exec-Stop"] = "/usr/bin/true"
+    said = units.refused(service("good.service", "/usr/bin/sleep infinity"), bad, arguments=arguments)
+    assert "systemd_service_units[1].sections.Service.Exec-Stop" in said
+    assert "Did you mean 'ExecStop'?" in said
+    assert units.text("bad.service") is None and units.text("good.service") is None
+
+
+def test_a_bad_value_does_not_reach_the_disk(units):
+    bad = service("bad.service", "/usr/bin/sleep infinity")
+    bad["sections"]["Service"]["Restart"] = "sometimes"
+    assert "sometimes" in units.refused(bad)
+    assert units.text("bad.service") is None
+
+
+def test_a_missing_command_does_not_reach_the_disk(units):
+    said = units.refused(service("bad.service", "/usr/bin/no-such-thing"))
+    assert "/usr/bin/no-such-thing is not executable" in said
+    assert units.text("bad.service") is None
+
+
+def test_a_missing_command_is_only_a_warning_in_check_mode(units):
+    done = units.run(service("bad.service", "/usr/bin/no-such-thing"), arguments=("--check",))
+    assert done.returncode == 0, done.stdout
+    assert "/usr/bin/no-such-thing is not executable" in done.stdout + done.stderr
+    assert units.text("bad.service") is None
+
+
+def test_too_exposed_a_service_does_not_reach_the_disk(units):
+    said = units.refused(service("bad.service", "/usr/bin/sleep infinity", exposure_limit=1.5))
+    assert "over the limit of 1.5" in said
+    assert units.text("bad.service") is None
+
+
+def test_an_unknown_option_names_the_right_one(units):
+    # Ansible's own check of the role's arguments comes first here
+    done = units.run({**service("bad.service", "/usr/bin/true"), "profil": "strict"})
+    assert done.returncode == 2 and "systemd_service_units.profil" in done.stdout + done.stderr
+    assert units.text("bad.service") is None
+
+
+# -- all or none ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["/usr/bin/false", "/usr/bin/sh -c 'echo about to fail; sleep 0.3; exit 3'"])
+def test_a_broken_start_leaves_the_running_version(units, command):
+    units.applied(service("job.service", "/usr/bin/sleep infinity"))
+    text = units.text("job.service")
+    said = units.taken_back(service("job.service", command))
+    assert "did not stay up" in said and "job.service: Main process exited" in said
+    assert units.text("job.service") == text
+    assert units.show("job.service", "ActiveState") == "active"
+    assert "infinity" in units.show("job.service", "ExecStart")
+
+
+def test_a_crash_loop_counts_as_a_broken_start(units):
+    looping = service("job.service", "/usr/bin/false")
+    looping["sections"]["Service"].update(Restart="always", RestartSec="100ms")
+    looping["sections"]["Unit"] = {"StartLimitIntervalSec": 0}
+    units.taken_back(looping)
+    assert units.text("job.service") is None
+    assert units.show("job.service", "ActiveState") == "inactive"
+
+
+def test_a_new_unit_that_does_not_start_leaves_nothing(host, units):
+    units.taken_back(service("job.service", "/usr/bin/false"))
+    assert units.text("job.service") is None
+    assert not host.file("/etc/systemd/system/multi-user.target.wants/job.service").exists
+    assert units.show("job.service", "LoadState") == "not-found"
+
+
+def test_one_broken_unit_takes_the_others_back(units):
+    units.applied(service("first.service", "/usr/bin/sleep 1001"), service("second.service", "/usr/bin/sleep 1002"))
+    units.taken_back(service("first.service", "/usr/bin/sleep 2001"), service("second.service", "/usr/bin/false"),
+                  {"name": "third.service", "state": "absent"})
+    for name, seconds in (("first.service", "1001"), ("second.service", "1002")):
+        assert seconds in units.text(name)
+        assert seconds in units.show(name, "ExecStart")
+        assert units.show(name, "ActiveState") == "active"
+
+
+def test_what_is_to_go_stays_where_its_successor_fails(units):
+    units.applied(service("old.service", "/usr/bin/sleep infinity"))
+    units.taken_back({"name": "old.service", "state": "absent"}, service("new.service", "/usr/bin/false"))
+    assert units.text("old.service") is not None
+    assert units.show("old.service", "ActiveState") == "active"
+
+
+# -- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_changed_is_restarted(units):
+    def run(seconds):
+        units.applied(service("a.service", "/usr/bin/sleep 1001"), service("b.service", f"/usr/bin/sleep {seconds}"))
+        return units.show("a.service", "MainPID"), units.show("b.service", "MainPID")
+
+    before, after = run(1001), run(1002)
+    assert before[0] == after[0] and before[1] != after[1]
+
+
+def test_a_changed_socket_is_restarted_with_its_running_service(host, units):
+    def run(path):
+        return units.applied(
+            {"name": "held.socket", "sections": {"Socket": {"ListenStream": path},
+                                                 "Install": {"WantedBy": "sockets.target"}}},
+            {"name": "held.service", "sections": {"Service": {"ExecStart": "/usr/bin/sleep infinity"}}},
+        )
+
+    run("/run/held-1.sock")
+    host.check_output("systemctl start held.service")
+    run("/run/held-2.sock")
+    assert host.file("/run/held-2.sock").is_socket
+    assert units.show("held.socket", "ActiveState") == "active"
+    assert units.show("held.service", "ActiveState") == "active"
+
+
+def test_a_changed_install_section_moves_the_links(host, units):
+    unit = service("job.service", "/usr/bin/sleep infinity")
+    units.applied(unit)
+    unit["sections"]["Install"]["WantedBy"] = "graphical.target"
+    units.applied(unit)
+    wants = "/etc/systemd/system/{}.target.wants/job.service"
+    assert host.file(wants.format("graphical")).exists
+    assert not host.file(wants.format("multi-user")).exists
+
+
+def test_stopped_units_stop_and_do_not_start_at_boot(units):
+    units.applied(service("job.service", "/usr/bin/sleep infinity"))
+    units.applied(service("job.service", "/usr/bin/sleep infinity", state="stopped", enabled=False))
+    assert units.show("job.service", "ActiveState") == "inactive"
+    assert units.show("job.service", "UnitFileState") == "disabled"
+
+
+def test_absent_takes_drop_ins_links_and_instances_along(host, units):
+    template = {"name": "many@.service", "sections": {
+        "Service": {"ExecStart": "/usr/bin/sleep infinity"}, "Install": {"WantedBy": "multi-user.target"}}}
+    units.applied(template, {"name": "many@one.service", "state": "started", "enabled": True})
+    host.check_output("mkdir /etc/systemd/system/many@.service.d")
+    host.check_output("printf '[Service]\\nNice=1\\n' > /etc/systemd/system/many@.service.d/nice.conf")
+    units.applied({"name": "many@.service", "state": "absent"})
+    assert host.run("ls -d /etc/systemd/system/many@* /etc/systemd/system/*/many@*").stdout == ""
+    assert units.show("many@one.service", "ActiveState") == "inactive"
+    assert "changed=0" in units.applied({"name": "many@.service", "state": "absent"})
+
+
+# -- environment files ------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_file_holds_any_value(host):
+    values = {
+        "EMPTY": "", "SPACES": "  both ends  ", "QUOTES": "it's \"x\"", "BACKSLASHES": "C:\\new\\", "BACKTICKS": "`id`",
+        "DOLLARS": "$HOME ${PATH} $$", "PERCENT": "100% %h %%", "HASH": "# no comment", "SEMICOLON": "; none either",
+        "EQUALS": "a=b=", "LINES": "-----BEGIN-----\nabc==\n\n-----END-----\n", "CONTINUED": "a\\\nb", "TAB": "\ta\t",
+        "UNICODE": "žluťoučký 漢字 😀", "JSON": json.dumps({"a": ["b\"c\\", 1]}), "TRUE": True, "NUMBER": 8000,
+    }
+    encoded = base64.b64encode(systemd.env_file(values).encode()).decode()
+    host.check_output(f"echo {encoded} | base64 -d > /run/values.env")
+    read = shlex.quote("import json, os; print(json.dumps(dict(os.environ)))")
+    out = host.check_output(f"systemd-run --pipe --wait --quiet -p EnvironmentFile=/run/values.env python3 -c {read}")
+    got = json.loads(out)
+    expected = {name: systemd.env_value(value) for name, value in values.items()}
+    assert {name: got.get(name) for name in values} == expected
