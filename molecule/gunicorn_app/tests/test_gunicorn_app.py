@@ -326,7 +326,7 @@ def test_an_unknown_version_is_refused_by_name(tiny):
 
 PYPROJECT = '[project]\nname = "tiny"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["{}"]\n'
 # From the index of PyPI: https://pypi.org/project/six/1.17.0/#files
-SIX = "six==1.17.0 --hash=sha256:4721f391ed90541fddacab5a946aa0d3dc7d27b2e1e8eda2be8970586c3b6274"
+SIX = "six==1.17.0 --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"
 
 
 def has_six(host) -> bool:
