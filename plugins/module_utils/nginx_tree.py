@@ -22,9 +22,11 @@ from collections import namedtuple
 ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
 FROM = re.compile(r"^\s*# from (\S+)\s*$")
 END = re.compile(r"^\s*# end of (\S+)\s*$")
-COMPLAINT = re.compile(r"^nginx: \[(?:emerg|alert|crit)\] (.*?)(?: in (/[^\n]*):([0-9]+))?$", re.M)
-CONFLICT = re.compile(r'^nginx: \[warn\] (conflicting server name "(.+?)" on \S+), ignored', re.M)
-WARNING = re.compile(r"^nginx: \[warn\] (.*)$", re.M)
+# With `-e stderr` nginx writes as in a log, without it begins with its name.
+SAID = r"^(?:nginx: |[0-9/]+ [0-9:]+ )\[(?:%s)\] (?:[0-9]+#[0-9]+: )?"
+COMPLAINT = re.compile(SAID % "emerg|alert|crit" + r"(.*?)(?: in (/[^\n]*):([0-9]+))?$", re.M)
+WARNING = re.compile(SAID % "warn" + r"(.*)$", re.M)
+CONFLICT = re.compile(r'^(conflicting server name "(.+?)" on \S+), ignored')
 LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
 PID = re.compile(r"^\s*pid\s+(/[^\s;]+)", re.M)
 CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)
@@ -391,7 +393,7 @@ def excerpt(lines, number):
 
 def conflict(output, stage, root, texts):
     """A warning that one of our server names is another file's too: nginx then ignores one of the two."""
-    for text, name in CONFLICT.findall(output):
+    for text, name in (found for line in WARNING.findall(output) for found in CONFLICT.findall(line)):
         named = re.compile(rf"^\s*server_name\s(?:[^;]*\s)?{re.escape(name)}[\s;]", re.M)
         if any(named.search(content) for content in texts.values()):
             nodes = {

@@ -92,7 +92,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree a
 
 CERTIFICATE, KEY = "fullchain.pem", "privkey.pem"
 RENEW_BEFORE = 30 * 86400
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DOMAIN = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 CONFIG = """
 [req]
 prompt = no
@@ -113,41 +114,55 @@ class Failure(Exception):
 
 
 def alternative_name(domain):
+    """A domain or an address as openssl wants it."""
     try:
-        return "IP:%s" % ipaddress.ip_address(domain)
-    except ValueError:
-        return "DNS:%s" % domain.lower()
+        return f"IP:{ipaddress.ip_address(domain)}"
+    except ValueError as error:
+        if not DOMAIN.fullmatch(domain):
+            raise Failure(f"{domain!r} is not a domain.") from error
+        return f"DNS:{domain.lower()}"
 
 
-def found_names(text):
-    """The names in what `openssl x509 -ext subjectAltName` prints."""
-    names = re.findall(r"(DNS|IP Address):([^,\s]+)", text)
-    return {alternative_name(value) for dummy, value in names}
+def checked(certificates):
+    """{name: alternative names} of all certificates, or Failure."""
+    result = {}
+    for item in certificates:
+        name = item["name"]
+        if not NAME.fullmatch(name):
+            raise Failure(f"{name!r} is not a name for a certificate.")
+        if name in result:
+            raise Failure(f"The certificate {name} is there twice.")
+        if not item["domains"]:
+            raise Failure(f"The certificate {name} has no domains.")
+        result[name] = {alternative_name(domain) for domain in item["domains"]}
+    return result
 
 
 def look(path, run):
-    """(names, what is wrong) of the placeholder in a directory."""
+    """(alternative names, what is wrong) of the placeholder in a directory."""
     certificate, key = os.path.join(path, CERTIFICATE), os.path.join(path, KEY)
     if not os.path.isfile(certificate) or not os.path.isfile(key):
         return set(), "is not there"
-    code, out, _dummy = run([
+    expires, out, _err = run([
         "openssl", "x509", "-in", certificate, "-noout", "-pubkey", "-ext", "subjectAltName",
         "-checkend", str(RENEW_BEFORE)])
-    names = found_names(out)
+    names = {f"DNS:{name.lower()}" for name in re.findall(r"DNS:([^,\s]+)", out)}
+    names.update(f"IP:{ipaddress.ip_address(name)}" for name in re.findall(r"IP Address:([^,\s]+)", out))
     if not names:
-        return set(), "cannot be read"
-    if code:
+        return names, "cannot be read"
+    if expires:
         return names, "expires soon"
-    if run(["openssl", "pkey", "-in", key, "-pubout"])[1].strip() not in out:
+    failed, public, _err = run(["openssl", "pkey", "-in", key, "-pubout"])
+    if failed or public.strip() not in out:
         return names, "has a key that does not fit"
     return names, None
 
 
 def make(path, names, days, run):
     """Makes a placeholder, in one step for whoever reads it."""
-    parent = os.path.dirname(path)
+    parent, name = os.path.split(path)
     os.makedirs(parent, mode=0o755, exist_ok=True)
-    stage = tempfile.mkdtemp(prefix=".%s." % os.path.basename(path), dir=parent)
+    stage = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     try:
         code, out, err = run(
             ["openssl", "req", "-config", "/dev/stdin", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -155,7 +170,7 @@ def make(path, names, days, run):
              "-out", os.path.join(stage, CERTIFICATE)],
             data=CONFIG % ",".join(sorted(names)))
         if code:
-            raise Failure("openssl cannot make the certificate %s: %s" % (path, (err or out).strip()))
+            raise Failure(f"openssl cannot make the certificate {path}: {(err or out).strip()}")
         secure(stage)
         if os.path.isdir(path):
             tree.swap(stage, path, [KEY, CERTIFICATE])
@@ -170,9 +185,10 @@ def modes(path):
 
 
 def is_secure(path):
+    found = {file: os.stat(file) for file in modes(path)}
     return all(
-        (stat.S_IMODE(info.st_mode), info.st_uid) == (mode, os.geteuid())
-        for mode, info in ((mode, os.stat(file)) for file, mode in modes(path).items()))
+        stat.S_IMODE(found[file].st_mode) == mode and found[file].st_uid == os.geteuid()
+        for file, mode in modes(path).items())
 
 
 def secure(path):
@@ -184,36 +200,26 @@ def secure(path):
 def ensure(params, check, run):
     """Does it all. Returns what the module returns."""
     result = {"changed": False, "issued": [], "linked": [], "kept": {}, "diff": {"before": "", "after": ""}}
-    seen = set()
-    for item in params["certificates"]:
-        name, wanted = item["name"], {alternative_name(domain) for domain in item["domains"]}
-        if not NAME.match(name):
-            raise Failure("%r is not a name for a certificate." % name)
-        if name in seen:
-            raise Failure("The certificate %s is there twice." % name)
-        if not wanted:
-            raise Failure("The certificate %s has no domains." % name)
-        seen.add(name)
+    for name, wanted in checked(params["certificates"]).items():
         path, link = os.path.join(params["directory"], name), os.path.join(params["links"], name)
         there = tree.read(link)
         if there and there != tree.link_node(path):
             result["kept"][name] = there.data if there.kind == "link" else "not a link"
             continue
         names, fault = look(path, run)
-        if not fault and names != wanted:
-            fault = "is for other names"
-        if fault:
+        if fault or names != wanted:
             result["issued"].append(name)
-            note(result, path, ", ".join(sorted(names)), ", ".join(sorted(wanted)))
+            before = f"{', '.join(sorted(names))} ({fault or 'other names'})" if names else ""
+            note(result, path, before, ", ".join(sorted(wanted)))
             if not check:
                 make(path, wanted, params["days"], run)
         elif not is_secure(path):
-            note(result, path, "other owner or permissions", "owner and permissions as they should be")
+            note(result, path, "another owner or other permissions", "key and certificate as they should be")
             if not check:
                 secure(path)
         if not there:
             result["linked"].append(name)
-            note(result, link, "", "link to " + path)
+            note(result, link, "", f"link to {path}")
             if not check:
                 tree.write(link, tree.link_node(path))
     return result
@@ -223,7 +229,7 @@ def note(result, path, before, after):
     result["changed"] = True
     for key, text in (("before", before), ("after", after)):
         if text:
-            result["diff"][key] += "%s: %s\n" % (path, text)
+            result["diff"][key] += f"{path}: {text}\n"
 
 
 def main():

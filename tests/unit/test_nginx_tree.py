@@ -357,14 +357,20 @@ def stage(tmp_path):
     return str(folder)
 
 
+@pytest.fixture(params=["nginx: [emerg] ", "2026/11/22 15:52:08 [emerg] 5073#5073: "])
+def emerg(request):
+    """As nginx says it to a terminal, and as into a log."""
+    return request.param
+
+
 def explain(stage, output):
     texts = {"sites-available/shop.conf": SITE}
     return tree.explain(output.replace("STAGE", stage), stage, "/etc/nginx", texts, ORIGINS)
 
 
-def test_a_complaint_names_the_real_file_the_line_and_the_variable(stage):
+def test_a_complaint_names_the_real_file_the_line_and_the_variable(stage, emerg):
     found = explain(stage, "nginx: [warn] first\n"
-                    'nginx: [emerg] unknown directive "prox_pass" in STAGE/sites-enabled/shop.conf:5\n'
+                    f'{emerg}unknown directive "prox_pass" in STAGE/sites-enabled/shop.conf:5\n'
                     "nginx: configuration file STAGE/nginx.conf test failed\n")
     assert found["file"] == "/etc/nginx/sites-available/shop.conf"
     assert found["line"] == 5
@@ -379,8 +385,8 @@ def test_a_line_of_the_template_comes_from_the_site(stage):
     assert found["origin"] == "nginx_sites[1]"
 
 
-def test_a_complaint_without_a_place_is_found_by_what_it_quotes(stage):
-    found = explain(stage, 'nginx: [emerg] cannot load certificate "STAGE/tls/shop/fullchain.pem": failed')
+def test_a_complaint_without_a_place_is_found_by_what_it_quotes(stage, emerg):
+    found = explain(stage, emerg + 'cannot load certificate "STAGE/tls/shop/fullchain.pem": failed')
     assert found["file"] == "/etc/nginx/sites-available/shop.conf"
     assert found["line"] == 9
     assert '"/etc/nginx/tls/shop/fullchain.pem"' in found["message"]
@@ -427,13 +433,13 @@ def test_an_open_block_in_raw_text_is_named_where_nginx_complains_elsewhere(tmp_
     assert "The braces in nginx_sites[0].extra are not in pairs." in found["message"]
 
 
-CONFLICT = 'nginx: [warn] conflicting server name "a.example.com" on 0.0.0.0:80, ignored\n'
+CONFLICT = '2026/11/22 15:52:08 [warn] 5#5: conflicting server name "a.example.com" on 0.0.0.0:80, ignored\n'
 
 
 def test_a_server_name_that_another_file_has_too_is_a_conflict(tmp_path):
     stage = tmp_path / "stage"
     ours = "server {\n    server_name b.example.com a.example.com;\n}\n"
-    put(stage, {"sites-available/a.conf": ours, "conf.d/mine.conf": "server_name a.example.com;", "c": "server_name c;"})
+    put(stage, {"sites-available/a.conf": ours, "conf.d/mine.conf": "server_name a.example.com;", "c": "server_name c"})
     found = tree.conflict(CONFLICT, str(stage), "/etc/nginx", {"sites-available/a.conf": ours})
     assert "/etc/nginx/conf.d/mine.conf and /etc/nginx/sites-available/a.conf" in found
 
@@ -447,7 +453,7 @@ def test_a_conflict_among_files_of_the_user_is_theirs(tmp_path):
 
 
 def test_logs_pid_files_and_certificates_are_found():
-    texts = ["pid /run/nginx.pid;\naccess_log /var/log/nginx/a.log json buffer=32k;\n  error_log /var/log/a.error.log;\n"
+    texts = ["pid /run/nginx.pid;\naccess_log /var/log/nginx/a.log json buffer=1k;\n  error_log /var/log/a.error.log;\n"
              "error_log /dev/stderr;\naccess_log off;\naccess_log syslog:server=x;\n"
              "ssl_certificate tls/a/fullchain.pem;\nssl_certificate_key tls/a/privkey.pem;\n"
              "ssl_certificate /etc/ssl/b.pem;\n# access_log /nowhere;\n"]
