@@ -67,12 +67,12 @@ class Values:
         except AnsibleValueOmittedError:
             return OMIT
         except AnsibleUndefinedVariable as error:
-            self.problems.append(f"{path}: uses a variable that is not there: {_first_line(error)}")
+            self.problems.append(spec.Problem(path, f"uses a variable that is not there: {_first_line(error)}"))
             return BROKEN
         except AnsibleError as error:
             # the text of other failures can quote the values they failed on
             detail = "" if self.is_secret(path) or _is_below_env(path) else f": {_first_line(error)}"
-            self.problems.append(f"{path}: cannot be resolved{detail}")
+            self.problems.append(spec.Problem(path, f"cannot be resolved{detail}"))
             return BROKEN
         if VaultHelper is not None and (_is_vaulted(value) or _is_vaulted(result)):
             self.secrets.add(path)
@@ -104,26 +104,23 @@ def misspelt(names, prefix, options, ignored=()):
                 errors.append(f"{name}: unknown variable. Did you mean '{bare[close]}'?")
             else:
                 warnings.append(
-                    "{} is no variable of daoman.fastapi, though it begins with '{}'. Known are: {}".format(
-                        name, prefix, ", ".join(sorted(options))
-                    )
+                    f"{name} begins with '{prefix}' and is no variable of daoman.fastapi. If it is one of yours, name it "
+                    "in fastapi_ignored_variables."
                 )
         elif not name.startswith("_"):
-            option = _misspelt_prefix(name, prefix, bare)
+            option = _misspelt_prefix(name, bare)
             if option:
                 errors.append(f"{name}: unknown variable. Did you mean '{option}'?")
     return errors, warnings
 
 
-def _misspelt_prefix(name, prefix, bare):
+def _misspelt_prefix(name, bare):
     """The option that a name would be with the right prefix; 'ngnix_sites', but not 'nginx2_sites'."""
-    for rest, option in bare.items():
-        if not name.endswith("_" + rest):
-            continue
-        given = name[: -len(rest)]
-        if sorted(given) == sorted(prefix) or (
-            not re.search(r"\d", given) and given.replace("_", "") == prefix.replace("_", "")
-        ):
+    for option in bare.values():
+        # letters swapped, or an underscore too many or too few
+        if sorted(name) == sorted(option) and name[0] == option[0]:
+            return option
+        if name.replace("_", "") == option.replace("_", ""):
             return option
     return None
 
@@ -199,7 +196,7 @@ class ActionModule(ActionBase):
         filled, found = spec.check_option(options[apps.APPS], value, apps.APPS, values.is_secret)
         found = unresolved + _without(found, unresolved)
         problems.extend(found[len(unresolved) :])
-        problems.extend(rules.check_apps(filled, found, apps.APPS))
+        problems.extend(rules.check_apps(filled, found, values.is_secret))
 
     def check_role(self, role, with_apps, values, task_vars, ignored, problems, warnings):
         points = spec.entry_points(role)
@@ -232,7 +229,7 @@ class ActionModule(ActionBase):
         filled, found = spec.check(options, given, "", values.is_secret)
         found = _without(found, unresolved)
         problems.extend(found)
-        problems.extend(rules.check(role, filled, found + unresolved))
+        problems.extend(rules.check(role, filled, found + unresolved, values.is_secret))
 
     def value(self, values, name):
         before = len(values.problems)
@@ -242,5 +239,5 @@ class ActionModule(ActionBase):
 
 def _without(problems, unresolved):
     """What could not be resolved is absent, and would be reported again as missing."""
-    paths = {text.partition(":")[0] for text in unresolved}
-    return [text for text in problems if text.partition(":")[0] not in paths]
+    paths = {problem.path for problem in unresolved}
+    return [problem for problem in problems if problem.path not in paths]

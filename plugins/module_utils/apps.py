@@ -116,9 +116,7 @@ def nginx_sites(apps):
 
 def tls_certificates(apps):
     """One certificate for each application, for all its names."""
-    return [
-        {"name": app["name"], "domains": _unique([app["domain"], *app["aliases"]])} for app in filled(apps)
-    ]
+    return [{"name": app["name"], "domains": _unique([app["domain"], *app["aliases"]])} for app in filled(apps)]
 
 
 def live_socket(name):

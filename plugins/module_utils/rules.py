@@ -14,117 +14,41 @@ import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import release
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
+from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
 
 # struct sockaddr_un holds 108 bytes with the closing zero.
 LONGEST_SOCKET = 107
-# How long nginx keeps an idle connection to the app; the app must keep it longer (facts: lame duck).
+# Seconds for which nginx keeps an idle connection to an app by default. The app must keep it longer.
 NGINX_KEEPALIVE = 2
+NGINX_LETS_GO = "Otherwise the app closes connections that nginx is about to use"
 
 APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
-USER_NAME = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
+SITE_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
 LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
-ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(.*\))?$")
 CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
 UMASK = re.compile(r"^0?[0-7]{3}$")
 PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
+NGINX_TIME = re.compile(r"^(\d+(ms|[smhdwMy])?\s*)+$")
+NGINX_SIZE = re.compile(r"^\d+[kKmMgG]?$")
 HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
 UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(?P<kind>[a-z]+)$")
 
 # An app's name becomes a system user, a template unit and the directories /srv/<name> and /run/<name>:
 # names that Debian, systemd or the services of this collection already use for one of them.
-RESERVED = frozenset(
-    [
-        "root",
-        "daemon",
-        "bin",
-        "sys",
-        "sync",
-        "games",
-        "man",
-        "lp",
-        "mail",
-        "news",
-        "uucp",
-        "proxy",
-        "www-data",
-        "backup",
-        "list",
-        "irc",
-        "gnats",
-        "nobody",
-        "messagebus",
-        "sshd",
-        "adm",
-        "tty",
-        "disk",
-        "sudo",
-        "audio",
-        "video",
-        "staff",
-        "users",
-        "kmem",
-        "shadow",
-        "utmp",
-        "dialout",
-        "plugdev",
-        "input",
-        "render",
-        "sgx",
-        "kvm",
-        "crontab",
-        "polkitd",
-        "adduser",
-        "user",
-        "getty",
-        "serial-getty",
-        "container-getty",
-        "console-getty",
-        "autovt",
-        "modprobe",
-        "ifup",
-        "systemd",
-        "udev",
-        "dbus",
-        "lock",
-        "shm",
-        "initctl",
-        "log",
-        "mount",
-        "credentials",
-        "motd",
-        "cloud-init",
-        "docker",
-        "containerd",
-        "network",
-        "networkd",
-        "resolvconf",
-        "netns",
-        "nginx",
-        "certbot",
-        "redis",
-        "redis-server",
-        "valkey",
-        "valkey-server",
-        "postgres",
-        "postgresql",
-        "mysql",
-        "mariadb",
-        "memcached",
-        "rabbitmq",
-        "prometheus",
-        "alertmanager",
-        "grafana",
-        "fail2ban",
-        "nftables",
-        "chrony",
-        "ntp",
-        "ssh",
-        "cron",
-        "rsyslog",
-        "uuidd",
-    ]
-)
+# fmt: off
+RESERVED = frozenset([
+    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
+    "backup", "list", "irc", "gnats", "nobody", "messagebus", "sshd", "adm", "tty", "disk", "sudo", "audio",
+    "video", "staff", "users", "kmem", "shadow", "utmp", "dialout", "plugdev", "input", "render", "sgx", "kvm",
+    "crontab", "polkitd", "adduser", "user", "getty", "serial-getty", "container-getty", "console-getty", "autovt",
+    "modprobe", "ifup", "systemd", "udev", "dbus", "lock", "shm", "initctl", "log", "mount", "credentials", "motd",
+    "cloud-init", "docker", "containerd", "network", "networkd", "resolvconf", "netns", "nginx", "certbot", "redis",
+    "redis-server", "valkey", "valkey-server", "postgres", "postgresql", "mysql", "mariadb", "memcached",
+    "rabbitmq", "prometheus", "alertmanager", "grafana", "fail2ban", "nftables", "chrony", "ntp", "ssh", "cron",
+    "rsyslog", "uuidd",
+])
+# fmt: on
 
 # Set by systemd or by the unit itself; a value of one's own would break the start.
 RESERVED_ENV = {
@@ -240,8 +164,8 @@ def environment(env, path):
             yield problem(where, "is empty", hidden=True, mend='Write "" for an empty value, or leave the line out')
         elif isinstance(value, (dict, list, tuple)):
             yield problem(where, "is not a single value", hidden=True, mend="Encode it, say by to_json")
-        elif "\0" in str(value):
-            yield problem(where, "contains a NUL character, which no environment can hold", hidden=True)
+        elif CONTROL.search(str(value)):
+            yield problem(where, "has a control character, with which systemd would drop it", hidden=True)
 
 
 # -- applications -----------------------------------------------------------------------------------------------------
@@ -259,12 +183,6 @@ def app(value, path):
         )
     elif name in RESERVED or name.startswith("systemd-"):
         yield problem(f"{path}.name", "is taken by the system", name, mend=f"For example: {name}-api")
-    user = value.get("user") or name
-    if value.get("user"):
-        if not USER_NAME.match(user):
-            yield problem(f"{path}.user", "is no name for a system user", user)
-        elif user in ("root", "www-data"):
-            yield problem(f"{path}.user", "must be a user of its own", user, mend=f"Leave it out for '{name}'")
     if value["app"] is not None and not APP_OBJECT.match(value["app"]):
         yield problem(f"{path}.app", "is not module:attribute", value["app"], mend="For example: app.main:app")
     yield from domains(value, path)
@@ -364,7 +282,7 @@ def processes(value, path):
             f"{path}.gunicorn.keepalive",
             f"must exceed nginx's own {NGINX_KEEPALIVE} s",
             keepalive,
-            mend="Otherwise the app closes connections that nginx is about to use",
+            mend=NGINX_LETS_GO,
         )
     linger = (value.get("release") or {}).get("linger")
     if linger is not None and linger <= NGINX_KEEPALIVE:
@@ -372,7 +290,7 @@ def processes(value, path):
             f"{path}.release.linger",
             f"must exceed nginx's own {NGINX_KEEPALIVE} s",
             linger,
-            mend="Otherwise the app closes connections that nginx is about to use",
+            mend=NGINX_LETS_GO,
         )
     yield from at_least(value, path, "release.keep", 1)
     yield from at_least(value, path, "release.build_timeout", 1)
@@ -419,24 +337,6 @@ def limit(value, path):
         yield problem(path, "must be more than 0 and at most 10", value)
 
 
-def users(apps, path):
-    """Two apps under one user could read each other's secrets."""
-    owner = {}
-    for index, value in enumerate(apps):
-        name, user = value.get("name"), value.get("user") or value.get("name")
-        if not isinstance(user, str):
-            continue
-        if user in owner and owner[user][1] != name:
-            key = "user" if value.get("user") else "name"
-            yield problem(
-                f"{join(path, index)}.{key}",
-                f"is the user of '{owner[user][1]}' already",
-                user,
-                mend="Each app has a user of its own",
-            )
-        owner.setdefault(user, (index, name))
-
-
 # -- nginx ------------------------------------------------------------------------------------------------------------
 
 
@@ -449,6 +349,9 @@ def site(value, path):
         if isinstance(url, str):
             if not url.startswith("/"):
                 yield problem(f"{where}.url", "must begin with '/'", url)
+            elif not url.endswith("/"):
+                # without it, /static../ would lead out of the directory
+                yield problem(f"{where}.url", "must end with '/'", url)
             elif url.rstrip("/") in seen:
                 first = seen[url.rstrip("/")]
                 yield problem(f"{where}.url", "is there twice", url, mend=f"The first is {first}")
@@ -458,8 +361,40 @@ def site(value, path):
         if isinstance(directory, str) and ".." in directory.split("/"):
             yield problem(f"{where}.directory", "must not contain '..'", directory)
 
+    for key, time in (value.get("timeouts") or {}).items():
+        if isinstance(time, str) and not NGINX_TIME.match(time):
+            yield problem(f"{path}.timeouts.{key}", "is no time as nginx writes it", time, mend="For example: 60s")
+    size = value.get("client_max_body_size")
+    if isinstance(size, str) and not NGINX_SIZE.match(size):
+        yield problem(f"{path}.client_max_body_size", "is no size as nginx writes it", size, mend="For example: 10m")
+
+
+def site_of_app(value, path):
+    """The site of an app, which is part of it in fastapi_apps."""
+    nginx = value.get("nginx") or {}
+    yield from site(nginx, f"{path}.nginx")
+    idle = (nginx.get("upstream") or {}).get("keepalive_timeout")
+    seconds = _seconds(idle)
+    kept = [
+        (name, (value.get(section) or {}).get(option))
+        for name, section, option in (
+            ("gunicorn.keepalive", "gunicorn", "keepalive"),
+            ("release.linger", "release", "linger"),
+        )
+    ]
+    for name, limit_ in kept:
+        if seconds is not None and limit_ is not None and limit_ > NGINX_KEEPALIVE and seconds >= limit_:
+            where = f"{path}.nginx.upstream.keepalive_timeout"
+            yield problem(where, f"must be shorter than {name} ({limit_:g} s)", idle, mend=NGINX_LETS_GO)
+            return
+
 
 def standalone_site(value, path):
+    name = value.get("name")
+    if name is not None and not SITE_NAME.match(name):
+        yield problem(
+            f"{path}.name", "is no name for a site", name, mend="Lower-case letters, digits and dashes, a letter first"
+        )
     yield from domains(value, path, wildcard=True)
     yield from site(value, path)
     for index, entry in _entries(value.get("static")):
@@ -610,38 +545,40 @@ def unit(value, path):
 # variable -> (rules for each element, rules for the whole list)
 ROLES = {
     "certbot_tls": {"certbot_tls_certificates": ((certificate,), (unique_names,))},
-    "gunicorn_app": {"gunicorn_app_apps": ((app,), (unique_names, users))},
+    "gunicorn_app": {"gunicorn_app_apps": ((app,), (unique_names,))},
     "nginx": {"nginx_sites": ((standalone_site,), (unique_names, unique_domains))},
     "systemd_service": {"systemd_service_units": ((unit,), (unique_names,))},
 }
 
 
-def check(role, variables, problems=()):
-    """The problems of a role's variables besides those that the spec found already."""
+def check(role, variables, problems=(), is_secret=None):
+    """The problems of a role's variables besides those that the spec found already.
+
+    :arg variables: the values as the spec filled them
+    :arg problems: what the spec found
+    :arg is_secret: function(path) -> bool, for values that must not be shown
+    """
     found = []
     for variable, (single, whole) in ROLES.get(role, {}).items():
-        found += _check(variables.get(variable), variable, single, whole, problems)
+        found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
     return found
 
 
-def check_apps(apps, problems=(), path="fastapi_apps"):
+def check_apps(apps, problems=(), is_secret=None, path="fastapi_apps"):
     """The same for fastapi_apps."""
-    return _check(apps, path, (app, _site_of_app), (unique_names, unique_domains, users), problems)
+    return _check(apps, path, (app, site_of_app), (unique_names, unique_domains), problems, is_secret)
 
 
-def _site_of_app(value, path):
-    yield from site(value.get("nginx") or {}, f"{path}.nginx")
-
-
-def _check(items, path, single, whole, problems):
+def _check(items, path, single, whole, problems, is_secret):
     found = []
     for index, item in _entries(items):
         for rule in single:
             found.extend(rule(item, join(path, index)))
     for rule in whole:
         found.extend(rule([item or {} for item in items or []], path))
-    wrong = {text.partition(":")[0] for text in problems}
-    return [text for text in found if text.partition(":")[0] not in wrong]
+    wrong = {item.path for item in problems}
+    found = [item for item in found if item.path not in wrong]
+    return [item.hidden() if is_secret and is_secret(item.path) else item for item in found]
 
 
 def _entries(items):

@@ -129,10 +129,23 @@ def _plain(name):
     return str(name).lower().replace("-", "_")
 
 
-def problem(path, text, value=None, hidden=False, mend=""):
+class Problem(str):
     """One line: where, what is wrong, the value and how to mend it."""
-    value = HIDDEN if hidden else f"value: {show(value)}"
-    return "{}: {} ({}){}".format(path, text, value, f". {mend}" if mend else "")
+
+    def __new__(cls, path, text, shown="", mend=""):
+        parts = [f"{path}: " if path else "", text, f" ({shown})" if shown else "", f". {mend}" if mend else ""]
+        self = str.__new__(cls, "".join(parts))
+        self.path, self.text = path, text
+        return self
+
+    def hidden(self):
+        """The same without the value, and without a mend that could quote it."""
+        return Problem(self.path, self.text, HIDDEN)
+
+
+def problem(path, text, value=None, hidden=False, mend=""):
+    """A problem with a value."""
+    return Problem(path, text, HIDDEN if hidden else f"value: {show(value)}", mend)
 
 
 def check(options, value, path="", is_secret=None):
@@ -213,7 +226,7 @@ class _Checker:
         for name, spec in options.items():
             if name not in given:
                 if spec.get("required"):
-                    self.problems.append(f"{join(path, name)}: is required and missing. {sentence(spec)}")
+                    self.problems.append(Problem(join(path, name), "is required and missing", mend=sentence(spec)))
                 filled[name] = default(spec)
                 continue
             where, item = given[name]
@@ -236,7 +249,7 @@ class _Checker:
         kind = spec.get("type", "str")
         if value is None:
             if spec.get("required"):
-                self.problems.append(f"{path}: is required and empty. {sentence(spec)}")
+                self.problems.append(Problem(path, "is required and empty", mend=sentence(spec)))
                 return None
             if spec.get("default") is None:
                 return default(spec)
@@ -297,36 +310,35 @@ class _Checker:
 
     def relations(self, spec, given, filled, path):
         """The conditions between options. As in Ansible, defaults count for all but the exclusions; null never does."""
-        where = f"{path}: " if path else ""
+
+        def add(text):
+            self.problems.append(Problem(path, text))
+
         # a dict that only the defaults made is not something the user gave
         present = {name for name, value in filled.items() if name in given or not isinstance(value, (dict, type(None)))}
         for group in _groups(spec.get("mutually_exclusive")):
             both = [name for name in group if name in given]
             if len(both) > 1:
-                self.problems.append("{}{} exclude each other. Keep one of them".format(where, quoted(both, "and")))
+                add(f"{quoted(both, 'and')} exclude each other. Keep one of them")
         for group in _groups(spec.get("required_one_of")):
             if not present.intersection(group):
-                self.problems.append("{}one of {} is required".format(where, quoted(group, "or")))
+                add(f"one of {quoted(group, 'or')} is required")
         for group in _groups(spec.get("required_together")):
             missing = [name for name in group if name not in present]
             if missing and len(missing) < len(group):
                 have = [name for name in group if name in present]
-                self.problems.append("{}{} needs {} as well".format(where, quoted(have, "and"), quoted(missing, "and")))
+                add(f"{quoted(have, 'and')} needs {quoted(missing, 'and')} as well")
         for name, needed in (spec.get("required_by") or {}).items():
             missing = [item for item in _strings(needed) if item not in present]
             if name in present and missing:
-                self.problems.append("{}'{}' needs {} as well".format(where, name, quoted(missing, "and")))
+                add(f"'{name}' needs {quoted(missing, 'and')} as well")
         for rule in spec.get("required_if") or []:
             name, wanted, needed = rule[:3]
             any_of = len(rule) > 3 and rule[3]
             missing = [item for item in _strings(needed) if item not in present]
             if filled.get(name) != wanted or not missing or (any_of and len(missing) < len(_strings(needed))):
                 continue
-            self.problems.append(
-                "{}{} is required when '{}' is {}".format(
-                    where, quoted(missing, "or" if any_of else "and"), name, show(wanted)
-                )
-            )
+            add(f"{quoted(missing, 'or' if any_of else 'and')} is required when '{name}' is {show(wanted)}")
 
 
 def _groups(value):
@@ -407,5 +419,5 @@ def convert(kind, value, choices=None):
         raise SpecError(f"unknown type '{kind}' in a spec")
     try:
         return converter(value)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise _WrongType("Leave the line out for the default" if value is None else "") from error

@@ -1,0 +1,115 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""fastapi_apps: its derived spec, and what the roles take of it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.daoman.fastapi.plugins.filter.gunicorn_apps import FilterModule
+from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
+
+MINIMAL = {"name": "shop", "domain": "shop.example.com", "source": "/src/shop", "app": "app.main:app"}
+FULL = {
+    **MINIMAL,
+    "aliases": ["www.shop.example.com"],
+    "subdirectory": "api",
+    "env": {"A": "b"},
+    "gunicorn": {"workers": 3},
+    "nginx": {
+        "client_max_body_size": "20m",
+        "upstream": {"keepalive": 8},
+        "static": [
+            {"url": "/static/", "directory": "app/static/"},
+            {"url": "/media/", "directory": "/srv/shop/shared/media"},
+        ],
+    },
+}
+
+
+def elements(role, variable):
+    return spec.load(role)[variable]["options"]
+
+
+def test_the_spec_is_that_of_the_roles():
+    app = apps.options()["fastapi_apps"]["options"]
+    gunicorn_app, nginx = elements("gunicorn_app", "gunicorn_app_apps"), elements("nginx", "nginx_sites")
+    assert set(app) == set(gunicorn_app) - {"static_paths"} | {"aliases", "nginx"}
+    assert set(app["nginx"]["options"]) == set(nginx) - {"name", "domain", "aliases", "certificate"}
+    assert app["gunicorn"] == gunicorn_app["gunicorn"]
+    upstream = nginx["upstream"]["options"]
+    assert set(app["nginx"]["options"]["upstream"]["options"]) == set(upstream) - {"servers"}
+
+
+def test_deriving_leaves_the_specs_of_the_roles_alone():
+    apps.options()
+    assert elements("nginx", "nginx_sites")["domain"]["required"]
+    assert "servers" in elements("nginx", "nginx_sites")["upstream"]["options"]
+    assert "static_paths" in elements("gunicorn_app", "gunicorn_app_apps")
+
+
+@pytest.mark.parametrize("app", [MINIMAL, FULL], ids=["minimal", "full"])
+@pytest.mark.parametrize(
+    "take, role, variable",
+    [
+        (apps.gunicorn_apps, "gunicorn_app", "gunicorn_app_apps"),
+        (apps.nginx_sites, "nginx", "nginx_sites"),
+        (apps.tls_certificates, "certbot_tls", "certbot_tls_certificates"),
+    ],
+)
+def test_the_roles_accept_what_they_are_given(app, take, role, variable):
+    given = copy.deepcopy(app)
+    taken = take([given])
+    assert given == app
+    filled, problems = spec.check_option(spec.load(role)[variable], taken, variable)
+    assert problems == []
+    assert rules.check(role, {variable: filled}) == []
+
+
+def test_gunicorn_app_gets_the_directories_which_nginx_reads():
+    taken = apps.gunicorn_apps([FULL])[0]
+    assert taken["static_paths"] == ["app/static/"]
+    assert taken["gunicorn"]["workers"] == 3
+    assert taken["env"] == {"A": "b"}
+    assert "nginx" not in taken and "aliases" not in taken
+
+
+def test_a_site_is_served_from_the_live_socket_and_release():
+    site = apps.nginx_sites([FULL])[0]
+    assert (site["name"], site["domain"], site["aliases"]) == ("shop", "shop.example.com", ["www.shop.example.com"])
+    assert site["upstream"]["servers"] == [{"address": "unix:/srv/shop/live.sock"}]
+    assert site["upstream"]["keepalive"] == 8
+    assert [entry["directory"] for entry in site["static"]] == [
+        "/srv/shop/current/src/api/app/static", "/srv/shop/shared/media"]
+    assert site["client_max_body_size"] == "20m"
+
+
+def test_a_certificate_is_for_all_names_of_an_app():
+    assert apps.tls_certificates([FULL]) == [
+        {"name": "shop", "domains": ["shop.example.com", "www.shop.example.com"]}]
+
+
+def test_what_is_not_set_is_left_out():
+    def unset(value):
+        if isinstance(value, dict):
+            return any(item is None or unset(item) for item in value.values())
+        return isinstance(value, list) and any(map(unset, value))
+
+    assert not unset(apps.nginx_sites([MINIMAL])) and not unset(apps.gunicorn_apps([MINIMAL]))
+
+
+def test_a_filter_lists_all_problems():
+    gunicorn_apps = FilterModule().filters()["gunicorn_apps"]
+    with pytest.raises(AnsibleFilterError) as error:
+        gunicorn_apps([{**MINIMAL, "wrokers": 3, "env": "hunter2"}])
+    assert "fastapi_apps[0].wrokers" in str(error.value) and "fastapi_apps[0].env" in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [None, "x", {"name": "shop"}, 3])
+def test_what_is_no_list_of_apps_is_refused(value):
+    with pytest.raises(apps.AppsError, match="fastapi_apps"):
+        apps.nginx_sites(value)

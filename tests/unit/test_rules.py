@@ -1,0 +1,262 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Combinations that specs cannot refuse: each rule with what it refuses and what it lets pass."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
+
+APP = {"name": "shop", "domain": "shop.example.com", "source": "/src/shop", "app": "app.main:app"}
+GIT = "https://git.example.com/acme/shop.git"
+DIGEST = "sha256:" + "0" * 64
+
+
+def check_apps(*values):
+    filled, problems = spec.check_option(apps.options()["fastapi_apps"], list(values), "fastapi_apps")
+    assert problems == []
+    return rules.check_apps(filled)
+
+
+def check(role, variable, *values):
+    filled, problems = spec.check_option(spec.load(role)[variable], list(values), variable)
+    assert problems == []
+    return rules.check(role, {variable: filled})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"name": "a" * 31},
+        {"domain": "xn--bcher-kva.example"},
+        {"domain": "localhost"},
+        {"domain": "Shop.Example.COM"},
+        {"aliases": ["www.shop.example.com"]},
+        {"app": "main:create_app()"},
+        {"app": "a.b:c.d"},
+        {"source": GIT, "version": "v1.2"},
+        {"source": "https://example.com/shop-1.tar.gz", "checksum": DIGEST},
+        {"source": "/srv/shop-1.tar.gz"},
+        {"source": "shop==1.2"},
+        {"env": {"A": "b", "_B1": 3, "C": True, "D": ""}},
+        {"gunicorn": {"max_requests": 0, "max_requests_jitter": 100}},
+        {"gunicorn": {"max_requests": 100, "max_requests_jitter": 100}},
+        {"service": {"overrides": {"Service": {"TimeoutStopSec": "2min", "Nice": 5}, "X-Mine": {"a": "b"}}}},
+        {"service": {"writable_paths": ["/var/lib/shop"]}},
+        {"python": "3.13"},
+        {"python": "/usr/bin/python3"},
+        {"nginx": {"static": [{"url": "/static/", "directory": "static"}]}},
+    ],
+)
+def test_sound_apps_pass(change):
+    assert check_apps({**APP, **change}) == []
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        ({"name": "Shop"}, "name", "is no name for an app"),
+        ({"name": "1shop"}, "name", "is no name for an app"),
+        ({"name": "a" * 32}, "name", "at most 31 characters"),
+        ({"name": "nginx"}, "name", "taken by the system"),
+        ({"name": "user"}, "name", "taken by the system"),
+        ({"name": "systemd-x"}, "name", "taken by the system"),
+        ({"domain": "https://shop.example.com/"}, "domain", "without scheme and path"),
+        ({"domain": "shop.example.com:8000"}, "domain", "without a port"),
+        ({"domain": "shop.example.com."}, "domain", "ends with a dot"),
+        ({"domain": "*.example.com"}, "domain", "wildcard"),
+        ({"domain": "bücher.example"}, "domain", "punycode"),
+        ({"domain": "under_score.example"}, "domain", "is not a valid host name"),
+        ({"domain": "-x.example"}, "domain", "is not a valid host name"),
+        ({"domain": "a..example"}, "domain", "is not a valid host name"),
+        ({"domain": "a" * 64 + ".example"}, "domain", "is not a valid host name"),
+        ({"aliases": ["ok.example", "no/t"]}, "aliases[1]", "is not a host name"),
+        ({"aliases": ["*.example.com"]}, "aliases[0]", "wildcard"),
+        ({"app": "app.main"}, "app", "is not module:attribute"),
+        ({"app": "app/main.py:app"}, "app", "is not module:attribute"),
+        ({"source": " "}, "source", "is empty"),
+        ({"version": "v1"}, "version", "no meaning for a source of type 'directory'"),
+        ({"source": "shop==1", "version": "v1"}, "version", "name==version"),
+        ({"source": GIT, "version": "--upload-pack=x"}, "version", "is no branch, tag or commit"),
+        ({"checksum": DIGEST}, "checksum", "no meaning for a source of type 'directory'"),
+        ({"source": GIT, "checksum": DIGEST}, "checksum", "no meaning for a source of type 'git'"),
+        ({"source": "https://example.com/x.zip"}, "checksum", "is required"),
+        ({"source": "https://example.com/x.whl"}, "checksum", "is required"),
+        ({"source": "/x.zip", "checksum": "md5:abc"}, "checksum", "is not sha256:"),
+        ({"ssh_key_file": "/root/key"}, "ssh_key_file", "no meaning for a source of type 'directory'"),
+        ({"source": "shop==1", "subdirectory": "x"}, "subdirectory", "no meaning"),
+        ({"subdirectory": "/abs"}, "subdirectory", "must be relative"),
+        ({"subdirectory": "a/../../b"}, "subdirectory", "must not leave the source"),
+        ({"python": "python3"}, "python", "neither a version nor"),
+        ({"env": {"B-C": "x"}}, "env.B-C", "is no name for an environment variable"),
+        ({"env": {"1A": "x"}}, "env['1A']", "is no name for an environment variable"),
+        ({"env": {"GUNICORN_CMD_ARGS": "x"}}, "env.GUNICORN_CMD_ARGS", "use the options under 'gunicorn'"),
+        ({"env": {"LISTEN_FDS": "1"}}, "env.LISTEN_FDS", "systemd sets it"),
+        ({"env": {"A": None}}, "env.A", "is empty"),
+        ({"env": {"A": ["x"]}}, "env.A", "is not a single value"),
+        ({"env": {"A": "a\0b"}}, "env.A", "control character"),
+        ({"env": {"A": "a\x1bb"}}, "env.A", "control character"),
+        ({"env": {"A": "a\r\nb"}}, "env.A", "control character"),
+        ({"release": {"build_env": {"A B": "x"}}}, "release.build_env['A B']", "is no name"),
+        ({"gunicorn": {"workers": -1}}, "gunicorn.workers", "must be at least 0"),
+        ({"gunicorn": {"backlog": 0}}, "gunicorn.backlog", "must be at least 1"),
+        ({"gunicorn": {"max_requests": 10, "max_requests_jitter": 11}}, "gunicorn.max_requests_jitter", "greater than"),
+        ({"gunicorn": {"keepalive": 2}}, "gunicorn.keepalive", "must exceed nginx's own 2 s"),
+        ({"release": {"linger": 1.5}}, "release.linger", "must exceed nginx's own 2 s"),
+        ({"nginx": {"upstream": {"keepalive_timeout": "10s"}}}, "nginx.upstream.keepalive_timeout", "must be shorter"),
+        ({"release": {"keep": 0}}, "release.keep", "must be at least 1"),
+        ({"gunicorn": {"umask": "23"}}, "gunicorn.umask", "Put it in quotes"),
+        ({"health": {"readiness": "ready"}}, "health.readiness", "Begin it with '/'"),
+        ({"health": {"successes": 0}}, "health.successes", "must be at least 1"),
+        ({"service": {"exposure_limit": 11}}, "service.exposure_limit", "at most 10"),
+        ({"service": {"writable_paths": ["var"]}}, "service.writable_paths[0]", "must be absolute"),
+        ({"service": {"writable_paths": ["/etc/"]}}, "service.writable_paths[0]", "system directory"),
+        ({"service": {"overrides": {"Servcie": {}}}}, "service.overrides.Servcie", "Did you mean 'Service'?"),
+        ({"service": {"overrides": {"Service": "x"}}}, "service.overrides.Service", "expected a dict"),
+        ({"service": {"overrides": {"Service": {"A": "b\nc"}}}}, "service.overrides.Service.A", "several lines"),
+        ({"service": {"overrides": {"Service": {"TimeoutStopSec": 20}}}}, "service.overrides.Service.TimeoutStopSec",
+         "must exceed graceful_timeout and linger (33 s)"),
+        ({"nginx": {"static": [{"url": "static/", "directory": "x"}]}}, "nginx.static[0].url", "must begin with '/'"),
+        ({"nginx": {"static": [{"url": "/static", "directory": "x"}]}}, "nginx.static[0].url", "must end with '/'"),
+        ({"nginx": {"static": [{"url": "/s/", "directory": "../x"}]}}, "nginx.static[0].directory", "'..'"),
+        ({"nginx": {"static": [{"url": "/s/", "directory": "a"}, {"url": "/s/", "directory": "b"}]}},
+         "nginx.static[1].url", "is there twice"),
+        ({"nginx": {"client_max_body_size": "10 MB"}}, "nginx.client_max_body_size", "is no size"),
+        ({"nginx": {"timeouts": {"read": "1 minute"}}}, "nginx.timeouts.read", "is no time"),
+    ],
+)
+def test_what_cannot_work_is_refused(change, path, said):
+    found = check_apps({**APP, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"fastapi_apps[0].{path}: ") and said in found[0]
+
+
+OTHER = {**APP, "name": "blog", "domain": "blog.example.com"}
+
+
+@pytest.mark.parametrize(
+    "first, second, path, said",
+    [
+        ({}, {"name": "shop"}, "[1].name", "The first is fastapi_apps[0].name"),
+        ({}, {"domain": "SHOP.example.com"}, "[1].domain", "The first is fastapi_apps[0].domain"),
+        ({}, {"aliases": ["shop.example.com"]}, "[1].aliases[0]", "The first is fastapi_apps[0].domain"),
+        ({"aliases": ["blog.example.com"]}, {}, "[1].domain", "The first is fastapi_apps[0].aliases[0]"),
+        ({"aliases": ["shop.example.com"]}, {}, "[0].aliases[0]", "The first is fastapi_apps[0].domain"),
+    ],
+)
+def test_apps_do_not_collide(first, second, path, said):
+    found = check_apps({**APP, **first}, {**OTHER, **second})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"fastapi_apps{path}: ") and said in found[0]
+
+
+def test_secrets_are_not_shown():
+    assert "hunter2" not in "".join(check_apps({**APP, "env": {"A-B": "hunter2", "B": ["hunter2"], "C": "hunter2\0"}}))
+
+
+def test_rules_bear_values_that_the_spec_refused():
+    options = apps.options()["fastapi_apps"]
+    bad = [{}, {"name": 1.5, "domain": [], "source": {}, "app": False, "env": "x", "gunicorn": [], "nginx": 3,
+                "aliases": {}, "service": {"writable_paths": [None]}}, "x", None]
+    filled, problems = spec.check_option(options, bad, "fastapi_apps")
+    assert problems
+    assert rules.check_apps(filled, problems) == []
+
+
+def test_a_problem_of_the_spec_is_not_told_twice():
+    told = [spec.Problem("fastapi_apps[0].name", "expected a string")]
+    filled, _problems = spec.check_option(apps.options()["fastapi_apps"], [{**APP, "name": "Shop"}], "fastapi_apps")
+    assert rules.check_apps(filled, told) == []
+
+
+SITE = {"name": "shop", "domain": "shop.example.com"}
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        ({"upstream": {"servers": [{"address": "unix:run.sock"}]}}, "upstream.servers[0].address", "absolute"),
+        ({"upstream": {"servers": [{"address": "unix:/" + "x" * 107}]}}, "upstream.servers[0].address", "107 bytes"),
+        ({"upstream": {"servers": [{"address": "http://x:80"}]}}, "upstream.servers[0].address", "neither host:port"),
+        ({"upstream": {"servers": [{"address": "x:70000"}]}}, "upstream.servers[0].address", "neither host:port"),
+        ({"static": [{"url": "/s/", "directory": "rel"}]}, "static[0].directory", "must be absolute"),
+        ({"domain": "a b"}, "domain", "is not a valid host name"),
+        ({"name": "Shop!"}, "name", "is no name for a site"),
+    ],
+)
+def test_sites_that_cannot_work_are_refused(change, path, said):
+    found = check("nginx", "nginx_sites", {**SITE, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
+
+
+def test_sound_sites_pass():
+    site = {**SITE, "aliases": ["*.example.com"], "upstream": {"servers": [
+        {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]}}
+    assert check("nginx", "nginx_sites", site) == []
+
+
+@pytest.mark.parametrize(
+    "certificate, path",
+    [
+        ({"name": "a", "domains": []}, "domains"),
+        ({"name": "a", "domains": ["a.example", "A.example"]}, "domains[1]"),
+        ({"name": "a", "domains": ["a/b"]}, "domains[0]"),
+    ],
+)
+def test_certificates_that_cannot_be_had_are_refused(certificate, path):
+    found = check("certbot_tls", "certbot_tls_certificates", certificate)
+    assert len(found) == 1 and found[0].startswith(f"certbot_tls_certificates[0].{path}: "), found
+
+
+SERVICE = {"name": "w.service", "sections": {"Service": {"ExecStart": "/bin/x"}, "Install": {"WantedBy": "x.target"}}}
+
+
+@pytest.mark.parametrize(
+    "unit, path, said",
+    [
+        ({**SERVICE, "name": "w"}, "name", "is no name for a unit"),
+        ({**SERVICE, "name": "w.servcie"}, "name", "Did you mean 'w.service'?"),
+        ({**SERVICE, "name": "a/b.service"}, "name", "is no name for a unit"),
+        ({"name": "w.service", "sections": {"Unit": {}}}, "sections", "needs the section 'Service'"),
+        ({"name": "w.timer", "sections": {"Timer": {}, "Service": {}}}, "sections.Service", "is no section of a timer"),
+        ({**SERVICE, "sections": {"Service": {"ExecStart": None}}}, "sections.Service.ExecStart", "is empty"),
+        ({**SERVICE, "sections": {"Service": {"A": {"b": "c"}}}}, "sections.Service.A", "expected a single value"),
+        ({**SERVICE, "sections": {"Service": {"A": ["b\nExecStart=/x"]}}}, "sections.Service.A", "several lines"),
+        ({**SERVICE, "name": "w@.service", "state": "started"}, "state", "a template cannot be started"),
+        ({"name": "w.timer", "sections": {"Timer": {"OnCalendar": "daily"}}, "profile": "strict"}, "profile",
+         "for services only"),
+        ({"name": "w.timer", "sections": {"Timer": {"OnCalendar": "daily"}}, "exposure_limit": 1}, "exposure_limit",
+         "for services only"),
+        ({**SERVICE, "exposure_limit": 0}, "exposure_limit", "more than 0"),
+        ({"name": "w.service", "sections": {"Service": {"ExecStart": "/x"}}, "enabled": True}, "enabled", "'Install'"),
+        ({"name": "w.socket", "sections": {"Socket": {"ListenStream": "/" + "x" * 107}}},
+         "sections.Socket.ListenStream", "107 bytes"),
+    ],
+)
+def test_units_that_cannot_work_are_refused(unit, path, said):
+    found = check("systemd_service", "systemd_service_units", unit)
+    assert len(found) == 1, found
+    assert found[0].startswith(f"systemd_service_units[0].{path}: ") and said in found[0]
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        SERVICE,
+        {"name": "w@a.service", "state": "started", "enabled": True},
+        {"name": "gone.service", "state": "absent"},
+        {"name": "w.target", "sections": {"Unit": {"Description": "x"}}},
+        {"name": "w.slice", "sections": {"Slice": {"CPUWeight": 10}}},
+        {**SERVICE, "name": "w@.service"},
+    ],
+)
+def test_sound_units_pass(unit):
+    assert check("systemd_service", "systemd_service_units", unit) == []
+
+
+def test_two_units_of_one_name_are_refused():
+    found = check("systemd_service", "systemd_service_units", SERVICE, SERVICE)
+    assert len(found) == 1 and found[0].startswith("systemd_service_units[1].name: ")
