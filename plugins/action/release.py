@@ -17,7 +17,7 @@ import tempfile
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import is_url, source_type
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import app_source_type, is_url
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_value
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = self._task.args
         app = arguments["app"]
-        kind = app["source_type"] if app["source_type"] != "auto" else source_type(app["source"])
+        kind = app_source_type(app)
         local = self._local(app, kind)
         parameters = {
             **{key: app[key] for key in (

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit, urlunsplit
 FORMAT = 1
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
 ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
+# git's short form of an SSH URL: user@host:path.
+SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 # PEP 508: a name, optional extras, then a comparison, a URL or nothing more.
 REQUIREMENT = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]*\])?\s*(([<>=!~]=?|@).*)?$")
@@ -39,12 +41,12 @@ def source_type(source):
     """Tell what a source is from its look: git, directory, archive, wheel or requirement."""
     if re.match(r"^[A-Za-z0-9._-]+(\[[^]]*\])?\s*@\s", source):
         return "requirement"  # PEP 508 with a URL: name @ url
-    path = urlsplit(source).path if "://" in source else source
+    path = urlsplit(source).path if is_url(source) else source
     if path.endswith(".whl"):
         return "wheel"
     if path.endswith(ARCHIVES):
         return "archive"
-    if "://" in source or path.endswith(".git") or re.match(r"^[\w.-]+@[\w.-]+:", source):
+    if is_url(source) or path.endswith(".git") or SSH.match(source):
         return "git"
     if source.startswith(("/", "./", "../", "~")) or source in (".", ".."):
         return "directory"
@@ -53,8 +55,24 @@ def source_type(source):
     return "directory"
 
 
+def app_source_type(app):
+    """The source type of an app: as it says, or from the look of its source."""
+    return source_type(app["source"]) if app["source_type"] == "auto" else app["source_type"]
+
+
 def is_url(source):
     return "://" in source
+
+
+def build_packages(apps):
+    """Debian packages with which the apps are fetched and built. git brings thirty others along, so only where it is used."""
+    sources = [app["source"] for app in apps if app_source_type(app) == "git"]
+    packages = ["ca-certificates", "python3", "python3-pip-whl"]
+    if sources:
+        packages.append("git")
+    if any(source.startswith("ssh://") or SSH.match(source) for source in sources):
+        packages.append("openssh-client")
+    return packages
 
 
 def redact_url(url):

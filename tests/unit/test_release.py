@@ -57,6 +57,22 @@ def test_a_source_is_known_by_its_look(source, expected):
     assert release.source_type(source) == expected
 
 
+@pytest.mark.parametrize(
+    "source, source_type, more",
+    [
+        ("https://example.com/api.git", "auto", ["git"]),
+        ("git@example.com:api", "auto", ["git", "openssh-client"]),
+        ("ssh://git@example.com/api", "auto", ["git", "openssh-client"]),
+        ("/srv/api", "git", ["git"]),
+        ("./api", "auto", []),
+        ("api.tar.gz", "auto", []),
+    ],
+)
+def test_git_is_installed_only_where_it_is_used(source, source_type, more):
+    apps = [{"source": "./other", "source_type": "auto"}, {"source": source, "source_type": source_type}]
+    assert release.build_packages(apps) == ["ca-certificates", "python3", "python3-pip-whl", *more]
+
+
 def test_credentials_are_not_shown():
     assert release.redact_url("https://me:secret@host/x.git") == "https://host/x.git"
     assert release.redact_url("git@host:x.git") == "git@host:x.git"
