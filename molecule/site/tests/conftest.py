@@ -35,7 +35,11 @@ class Web:
 
     def __init__(self, host) -> None:
         self.host = host
-        self.address = host.check_output("hostname -I").split()[0]
+
+    @property
+    def address(self) -> str:
+        """Asked for each time: a restarted container may have another."""
+        return self.host.check_output("hostname -I").split()[0]
 
     def get(self, url: str, *options: str, cert: str = "shop") -> Response:
         command = [
