@@ -1,0 +1,260 @@
+"""The parts of a release that touch a host's files and processes, on the files and processes of this one."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import socketserver
+import threading
+
+import pytest
+from ansible_collections.daoman.fastapi.plugins.action import release as action
+from ansible_collections.daoman.fastapi.plugins.filter.with_defaults import with_defaults
+from ansible_collections.daoman.fastapi.plugins.module_utils import release_switch
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, own, point, write_file
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import service_sections, socket_sections, units
+
+from ansible.errors import AnsibleFilterError
+
+APP = {"name": "shop", "domain": "shop.example.com", "source": "./shop", "app": "main:app"}
+
+
+def app(**options):
+    return with_defaults([{**APP, **options}], "gunicorn_app", "gunicorn_app_apps")[0]
+
+
+# -- running commands -------------------------------------------------------------------------------------------------
+
+
+def test_a_command_that_fails_brings_its_output_along():
+    with pytest.raises(ReleaseError) as error:
+        Shell().run(["sh", "-c", "echo out; echo err >&2; exit 3"], "build", "cannot build")
+    assert "cannot build" in error.value.message
+    assert "ended with 3" in error.value.message
+    assert error.value.output.split() == ["out", "err"]
+    assert error.value.phase == "build"
+
+
+def test_a_command_that_hangs_is_ended():
+    with pytest.raises(ReleaseError, match="not done within 0.2 s"):
+        Shell().run(["sleep", "60"], "build", "cannot build", timeout=0.2)
+
+
+def test_a_missing_command_is_named():
+    with pytest.raises(ReleaseError, match="no-such-command: No such file"):
+        Shell().run(["no-such-command"], "fetch", "cannot fetch")
+
+
+def test_a_command_sees_the_users_environment_and_not_this_ones(monkeypatch):
+    monkeypatch.setenv("LEAKED", "1")
+    output, unused = Shell({"HTTPS_PROXY": "http://proxy:3128"}).run(["env"], "build", "")
+    assert "HTTPS_PROXY=http://proxy:3128" in output
+    assert "LEAKED" not in output
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_has_its_mode_from_the_start(tmp_path):
+    before = os.umask(0)
+    try:
+        write_file(str(tmp_path / "a/env"), "SECRET=1\n", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a/env").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "a/env").read_text() == "SECRET=1\n"
+    assert os.listdir(tmp_path / "a") == ["env"]
+
+
+def test_a_link_is_never_missing_while_it_moves(tmp_path):
+    link = str(tmp_path / "live")
+    point(link, "one")
+    seen, stop = set(), threading.Event()
+
+    def watch():
+        while not stop.is_set():
+            seen.add(os.readlink(link))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for number in range(200):
+        point(link, ("one", "two")[number % 2])
+    stop.set()
+    watcher.join()
+    assert seen <= {"one", "two"}, "a missing link would have ended the watcher"
+    assert not watcher.is_alive()
+    assert os.listdir(tmp_path) == ["live"]
+
+
+def test_a_leftover_of_an_interrupted_move_is_no_obstacle(tmp_path):
+    os.symlink("half", tmp_path / "live.new")
+    point(str(tmp_path / "live"), "one")
+    assert os.readlink(tmp_path / "live") == "one"
+
+
+def test_modes_keep_what_is_executable(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, mode in (("bin/run", 0o755), ("bin/data", 0o666)):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(mode)
+    os.symlink("/etc/passwd", tmp_path / "link")
+    before = os.stat("/etc/passwd").st_mode
+    own(str(tmp_path), os.getuid(), os.getgid(), (0o750, 0o640))
+    assert (tmp_path / "bin").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "bin/run").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "bin/data").stat().st_mode & 0o777 == 0o640
+    assert os.stat("/etc/passwd").st_mode == before, "a link was followed"
+
+
+# -- a local source ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/main.py").write_text("x")
+    (tmp_path / "app/__pycache__").mkdir()
+    (tmp_path / "app/__pycache__/main.pyc").write_text("x")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/x").write_text("x")
+    return tmp_path
+
+
+def test_caches_are_no_source(source):
+    assert action.directory_files(str(source)) == ["app/main.py"]
+
+
+def test_what_git_ignores_is_no_source(source):
+    Shell().run(["git", "init", "-q", str(source)], "fetch", "")
+    (source / ".gitignore").write_text("*.log\n")
+    (source / "debug.log").write_text("x")
+    assert action.directory_files(str(source)) == [".gitignore", "app/main.py"]
+
+
+def test_a_directory_that_git_ignores_whole_is_still_a_source(tmp_path):
+    Shell().run(["git", "init", "-q", str(tmp_path)], "fetch", "")
+    (tmp_path / ".gitignore").write_text("build/\n")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/main.py").write_text("x")
+    assert action.directory_files(str(tmp_path / "build")) == ["main.py"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda top: (top / "app/main.py").write_text("y"),
+        lambda top: (top / "app/main.py").chmod(0o755),
+        lambda top: (top / "app/main.py").rename(top / "app/other.py"),
+        lambda top: os.symlink("main.py", top / "app/link.py"),
+    ],
+)
+def test_the_digest_sees_every_change(source, change):
+    before = action.directory_digest(str(source), action.directory_files(str(source)))
+    change(source)
+    assert action.directory_digest(str(source), action.directory_files(str(source))) != before
+
+
+def test_the_digest_is_of_content_and_not_of_time(source):
+    before = action.directory_digest(str(source), action.directory_files(str(source)))
+    os.utime(source / "app/main.py", (0, 0))
+    assert action.directory_digest(str(source), action.directory_files(str(source))) == before
+
+
+# -- units ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_units_name_no_release():
+    """Else every release would be another one."""
+    for text in units(app(), "www-data").values():
+        assert "%i" in text
+        assert "/current/" not in text
+
+
+def test_the_service_has_time_to_drain():
+    service = service_sections(app(gunicorn={"graceful_timeout": 100}, release={"linger": 5}))["Service"]
+    assert service["TimeoutStopSec"] > 105
+
+
+def test_overrides_replace_and_add():
+    sections = service_sections(app(service={"overrides": {"Service": {"Restart": "no", "CPUQuota": "50%"}, "Unit": {"After": "x"}}}))
+    assert sections["Service"]["Restart"] == "no"
+    assert sections["Service"]["CPUQuota"] == "50%"
+    assert sections["Unit"]["After"] == "x"
+
+
+def test_the_sandbox_is_the_one_asked_for():
+    assert service_sections(app(service={"sandbox": "strict"}))["Service"]["PrivateNetwork"] is True
+    assert "PrivateNetwork" not in service_sections(app())["Service"]
+
+
+def test_the_socket_is_for_nginx():
+    socket = socket_sections(app(), "www-data")["Socket"]
+    assert (socket["SocketUser"], socket["SocketGroup"], socket["SocketMode"]) == ("shop", "www-data", "0660")
+
+
+# -- asking a release -------------------------------------------------------------------------------------------------
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    answers: list = []
+
+    def do_GET(self):
+        status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(self.headers["Host"].encode())
+
+    def address_string(self):
+        return "unix"
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def instance(tmp_path, monkeypatch):
+    layout = Layout("shop", root=str(tmp_path))
+    instance = release_switch.Instance(layout, "20260101T000000Z-000000000000", Shell())
+    monkeypatch.setattr(instance, "properties", lambda: {"NRestarts": "0", "ActiveState": "active"})
+    os.makedirs(layout.run)
+    server = socketserver.ThreadingUnixStreamServer(layout.socket(instance.id), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield instance
+    server.shutdown()
+    server.server_close()
+
+
+HEALTH = {"readiness": "/health/ready", "successes": 3, "timeout": 2}
+
+
+def test_a_release_is_ready_after_enough_answers_in_a_row(instance):
+    Handler.answers = [200, 503, 200, 200, 200, 503]
+    instance.wait_ready("shop.example.com", HEALTH)
+    assert Handler.answers == [503], "it stopped asking after the third in a row"
+
+
+def test_a_release_that_is_not_ready_says_what_it_answered(instance):
+    Handler.answers = [503]
+    with pytest.raises(ReleaseError, match="the last answer was 503: shop.example.com"):
+        instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 0.5})
+
+
+def test_a_release_that_crashes_is_not_waited_for(instance, monkeypatch):
+    Handler.answers = [503]
+    monkeypatch.setattr(instance, "properties", lambda: {"NRestarts": "1", "ActiveState": "active"})
+    with pytest.raises(ReleaseError, match="ended before it answered"):
+        instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 60})
+
+
+# -- defaults ---------------------------------------------------------------------------------------------------------
+
+
+def test_nested_defaults_are_filled_in():
+    assert app()["gunicorn"]["timeout"] == 30
+    assert app(gunicorn={"timeout": "7"})["gunicorn"]["timeout"] == 7
+
+
+def test_bad_input_names_its_path():
+    with pytest.raises(AnsibleFilterError, match=r"gunicorn_app_apps\[0\].gunicorn.wrokers.*workers"):
+        app(gunicorn={"wrokers": 3})
