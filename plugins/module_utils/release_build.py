@@ -85,7 +85,6 @@ class Build:
             self._uv("venv", "--quiet", "--allow-existing", "--python", self._interpreter(), self.venv, message="cannot make the virtual environment")
             self._install_app()
             self._install_server()
-            self._compile(glob.glob(os.path.join(self.venv, "lib", "python*", "site-packages"))[0])
         except ReleaseError:
             shutil.rmtree(self.venv, ignore_errors=True)
             raise
@@ -100,6 +99,7 @@ class Build:
             "UV_PYTHON_INSTALL_DIR": os.path.join(TOOLS, "python"),
             "UV_PROJECT_ENVIRONMENT": self.venv,
             "UV_LINK_MODE": "copy",  # files become root's own: links would take the cache along
+            "UV_COMPILE_BYTECODE": "1",
             "UV_NO_PROGRESS": "1",
             "HOME": self.layout.cache,
         }
@@ -147,9 +147,6 @@ class Build:
         if missing:
             self._uv("pip", "install", "--quiet", "--python", self.python, *missing, message="cannot install the server")
 
-    def _compile(self, directory):
-        # The app may not write beside its code, so what is not compiled now is compiled at every start.
-        self.shell.run([self.python, "-m", "compileall", "-q", "-j", "0", directory], "build", "cannot compile", user=self.user, check=False)
-
     def compile_source(self):
+        """The app may not write beside its code, so what is not compiled now is compiled at every start."""
         self.shell.run([self.python, "-m", "compileall", "-q", self.project], "build", "cannot compile", check=False)

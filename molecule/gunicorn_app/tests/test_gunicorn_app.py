@@ -73,6 +73,11 @@ def test_every_app_has_its_own_user_without_a_login(host, tiny):
         assert host.check_output(f"systemctl show -P User '{name}@*.service'") == name
 
 
+@pytest.mark.parametrize("path", ["venv/lib/python3*/site-packages/fastapi", "src/app"])
+def test_code_is_compiled_once_and_not_at_every_start(host, path):
+    assert int(host.check_output(f"find /srv/example/current/{path}/__pycache__ -name '*.pyc' | wc -l")) > 3
+
+
 # -- how it runs ------------------------------------------------------------------------------------------------------
 
 
