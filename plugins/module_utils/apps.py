@@ -13,6 +13,7 @@ import posixpath
 from functools import lru_cache
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import build_packages
 
 APPS = "fastapi_apps"
 IGNORED = "fastapi_ignored_variables"
@@ -69,6 +70,11 @@ def options():
             "description": ["The applications of the host."],
             "options": app,
         },
+        "fastapi_manage_packages": {
+            "type": "bool",
+            "default": True,
+            "description": ["Whether the site installs Debian packages; false where they come with the image."],
+        },
         IGNORED: {
             "type": "list",
             "elements": "str",
@@ -117,6 +123,13 @@ def nginx_sites(apps):
 def tls_certificates(apps):
     """One certificate for each application, for all its names."""
     return [{"name": app["name"], "domains": _unique([app["domain"], *app["aliases"]])} for app in filled(apps)]
+
+
+def site_packages(apps, app_packages=None, nginx_packages=None):
+    """The Debian packages of all roles of the site, so that one run of apt does for them all."""
+    if nginx_packages is None:
+        nginx_packages = spec.load("nginx")["nginx_packages"]["default"]
+    return _unique([*build_packages(filled(apps)), *(app_packages or []), *nginx_packages, "openssl"])
 
 
 def live_socket(name):
