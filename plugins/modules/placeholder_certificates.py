@@ -146,7 +146,7 @@ def look(path, run):
     expires, out, _err = run([
         "openssl", "x509", "-in", certificate, "-noout", "-pubkey", "-ext", "subjectAltName",
         "-checkend", str(RENEW_BEFORE)])
-    names = {f"DNS:{name.lower()}" for name in re.findall(r"DNS:([^,\s]+)", out)}
+    names = {f"DNS:{name}" for name in re.findall(r"DNS:([^,\s]+)", out)}
     names.update(f"IP:{ipaddress.ip_address(name)}" for name in re.findall(r"IP Address:([^,\s]+)", out))
     if not names:
         return names, "cannot be read"

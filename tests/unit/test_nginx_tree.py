@@ -308,6 +308,15 @@ def test_the_newest_change_counts_links_to_certificates_and_no_hidden_directorie
     assert tree.newest_change(str(root)) > before
 
 
+def test_a_file_that_is_a_link_counts_with_what_it_points_to(root, tmp_path):
+    put(tmp_path, {"outside.conf": "1"})
+    (root / "inside.conf").symlink_to(tmp_path / "outside.conf")
+    before = tree.newest_change(str(root))
+    time.sleep(0.02)
+    (tmp_path / "outside.conf").write_text("2")
+    assert tree.newest_change(str(root)) > before
+
+
 def test_times_in_the_future_do_not_count(root):
     assert tree.newest_change(str(root), now=1000) == 0
 

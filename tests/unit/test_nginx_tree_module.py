@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
@@ -35,7 +36,7 @@ class Host:
         self.killed_at = None
         self.output = ""
         self.log.parent.mkdir()
-        self.log.write_text("old line\n")
+        self.log.write_text("[emerg] 7#7: of another day\n")
         self.pid_file.write_text("7")
         (self.root / "sites-enabled").mkdir(parents=True)
         (self.root / "mime.types").write_text("types")
@@ -116,7 +117,12 @@ class Host:
                              "[emerg] 7#7: still could not bind()\n")
             return (1 if verb == "start" else 0), "", "Job failed"
         self.state = "active"
-        if "SLOW" not in text:
+        if "RETRIES" in text and self.loaded != text:
+            self.loaded = text
+            with self.log.open("a") as stream:
+                stream.write("[emerg] 7#7: bind() to 0.0.0.0:81 failed (98: Address already in use)\n")
+            threading.Timer(0.1, setattr, [self, "pids", {max(self.pids) + 1: time.time()}]).start()
+        elif "SLOW" not in text:
             self.pids = {max(self.pids) + 1: time.time()}
             self.loaded = text
         return 0, "", ""
@@ -198,6 +204,12 @@ def test_a_configuration_that_does_not_load_is_swapped_back(host, either_way):
     assert after == before
     assert host.commands == ["test", "reload"]
     assert manifest(host) == record
+
+
+def test_a_port_that_becomes_free_while_nginx_retries_is_no_failure(host):
+    host.run(nginx="new")
+    assert host.run(nginx="RETRIES")["changed"]
+    assert (host.root / "nginx.conf").read_text() == "RETRIES"
 
 
 def test_a_reload_that_may_be_late_is_undone_and_not_trusted(host):
@@ -403,9 +415,10 @@ def test_a_server_name_that_nginx_would_ignore_is_refused(host):
     assert host.files() == before
 
 
-def test_two_runs_at_once_do_not_mix(host):
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+def test_two_runs_at_once_do_not_mix(host, kind):
     handle = os.open(host.folder, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    fcntl.flock(handle, kind)
     with pytest.raises(tree.TreeError, match="Another run"):
         host.run(nginx="new")
     os.close(handle)

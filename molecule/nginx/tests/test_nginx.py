@@ -285,8 +285,8 @@ def test_nothing_beside_the_directory_is_within_reach(nginx, path):
 
 
 @pytest.mark.parametrize("path", [
-    "/static/.env", "/static/.git/config", "/static/notes.txt~", "/static/app.py", "/static/dump.sql",
-    "/static/settings.yml", "/static/site.css.bak", "/static/APP.PY", "/static/%2eenv",
+    "/static/.env", "/static/.git/config", "/static/.hidden", "/static/notes.txt~", "/static/app.py",
+    "/static/dump.sql", "/static/settings.yml", "/static/site.css.bak", "/static/APP.PY", "/static/%2ehidden",
 ])
 def test_files_that_are_nobodys_business_are_refused(nginx, path):
     response = nginx.ask(SHOP + path)
