@@ -15,7 +15,8 @@ from .lifespan import lifespan
 from .logging import configure_logging
 from .settings import Settings
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+# The same that nginx takes from outside, so that one id runs through both logs.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:

@@ -53,7 +53,7 @@ def test_well_formed_request_id_is_kept(client):
     assert answer.headers.get_list("x-request-id") == ["0af7651916cd43dd8448eb211c80319c"]
 
 
-@pytest.mark.parametrize("forged", ["short", "x" * 65, "with space 1234", 'quote"12345678', "line\tbreak1234", ""])
+@pytest.mark.parametrize("forged", ["short", "x" * 129, "with space 1234", 'quote"12345678', "line\tbreak1234", ""])
 def test_malformed_request_id_is_replaced(client, forged):
     answer = client.get("/whoami", headers={"X-Request-ID": forged})
     assert UUID(answer.headers["x-request-id"]).version == 4
