@@ -90,7 +90,8 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
 
-CERTIFICATE, KEY = "fullchain.pem", "privkey.pem"
+CERTIFICATE = "fullchain.pem"
+KEY = "privkey.pem"
 RENEW_BEFORE = 30 * 86400
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DOMAIN = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")

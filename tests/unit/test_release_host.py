@@ -74,16 +74,18 @@ def test_a_link_is_never_missing_while_it_moves(tmp_path):
 
     def watch():
         while not stop.is_set():
-            seen.add(os.readlink(link))
+            try:
+                seen.add(os.readlink(link))
+            except FileNotFoundError:
+                seen.add("missing")
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    for number in range(200):
+    for number in range(2000):
         point(link, ("one", "two")[number % 2])
     stop.set()
     watcher.join()
-    assert seen <= {"one", "two"}, "a missing link would have ended the watcher"
-    assert not watcher.is_alive()
+    assert seen == {"one", "two"}
     assert os.listdir(tmp_path) == ["live"]
 
 
