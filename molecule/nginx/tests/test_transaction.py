@@ -38,10 +38,10 @@ def test_raw_text_that_nginx_refuses_reaches_neither_disk_nor_process(intact, si
 
 
 def test_an_option_that_nginx_refuses_reaches_neither_disk_nor_process(intact, sites):
-    sites[1]["timeouts"] = {"read": "soon"}
+    sites[1]["headers"] = {"X Two Words": "value"}
     output = intact.refused(nginx_sites=sites)
-    assert '"proxy_read_timeout" directive invalid value' in output
-    assert "/etc/nginx/sites-available/dead.conf, line " in output
+    assert 'invalid number of arguments in "proxy_hide_header" directive' in output
+    assert "/etc/nginx/snippets/dead.headers.conf, line " in output
     assert ", from nginx_sites[1]\n" in output.replace("\\n", "\n")
 
 
@@ -135,6 +135,22 @@ def test_what_was_edited_by_hand_is_put_right(nginx):
     nginx.applied()
     assert nginx.tree() == before
     assert nginx.ask(SHOP).status == 200
+
+
+def test_a_certificate_that_was_replaced_is_loaded(nginx):
+    def served() -> str:
+        return nginx.host.check_output(
+            "openssl s_client -connect 127.0.0.1:443 -servername shop.example.com </dev/null 2>/dev/null"
+            " | openssl x509 -noout -serial")
+
+    before = served()
+    nginx.host.check_output(
+        "cd /etc/nginx/tls/shop && openssl x509 -in fullchain.pem -signkey privkey.pem -copy_extensions copyall"
+        " -days 90 -set_serial 4711 -out new.pem && mv new.pem fullchain.pem")
+    assert served() == before
+    assert "changed=1" in nginx.applied()
+    assert served() == "serial=1267"
+    assert "changed=0" in nginx.applied()
 
 
 def test_a_stopped_and_disabled_nginx_comes_back(nginx):
