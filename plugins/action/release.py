@@ -27,7 +27,7 @@ IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".myp
 
 
 def directory_files(top):
-    """Relative paths of the files of a directory, sorted: what git does not ignore, or all but caches where there is no git."""
+    """Relative paths of a directory's files, sorted: what git does not ignore; without git, all but caches."""
     listed = b""
     if shutil.which("git"):
         listing = ["git", "-C", top, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -72,9 +72,21 @@ class ActionModule(ActionBase):
         kind = app_source_type(app)
         local = self._local(app, kind)
         parameters = {
-            **{key: app[key] for key in (
-                "name", "domain", "version", "ssh_key_file", "subdirectory", "python", "extras", "groups", "static_paths", "health"
-            )},
+            **{
+                key: app[key]
+                for key in (
+                    "name",
+                    "domain",
+                    "version",
+                    "ssh_key_file",
+                    "subdirectory",
+                    "python",
+                    "extras",
+                    "groups",
+                    "static_paths",
+                    "health",
+                )
+            },
             "source": local or app["source"],
             "source_type": kind,
             "checksum": app["checksum"],
@@ -102,12 +114,15 @@ class ActionModule(ActionBase):
             parameters["source_digest"] = directory_digest(local, paths) if kind == "directory" else file_digest(local)
             if app["checksum"] and kind != "directory" and parameters["source_digest"] != app["checksum"].lower():
                 raise AnsibleActionFail(
-                    f"{app['name']}: {local} has checksum {parameters['source_digest']}, wanted {app['checksum']}. Nothing of it was used."
+                    f"{app['name']}: {local} has checksum {parameters['source_digest']}, wanted {app['checksum']}. "
+                    "Nothing of it was used."
                 )
         answer = self._execute_module(module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars)
         if answer.pop("need_upload", False):
             parameters["upload"] = self._upload(local, paths)
-            answer = self._execute_module(module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars)
+            answer = self._execute_module(
+                module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars
+            )
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(answer)
         return result
@@ -122,7 +137,8 @@ class ActionModule(ActionBase):
             if os.path.isdir(path) if kind == "directory" else os.path.isfile(path):
                 return path
         raise AnsibleActionFail(
-            f"{app['name']}: source '{source}' is no {'directory' if kind == 'directory' else 'file'} on the controller, "
+            f"{app['name']}: source '{source}' is no {'directory' if kind == 'directory' else 'file'} "
+            "on the controller, "
             f"neither from {os.getcwd()} nor beside the playbook. Give an absolute path, or set source_type."
         )
 
@@ -130,7 +146,9 @@ class ActionModule(ActionBase):
         if not self._connection._shell.tmpdir:
             self._make_tmp_path()
         tmpdir = self._connection._shell.tmpdir
-        remote = self._connection._shell.join_path(tmpdir, os.path.basename(local) if paths is None else "source.tar.gz")
+        remote = self._connection._shell.join_path(
+            tmpdir, os.path.basename(local) if paths is None else "source.tar.gz"
+        )
         with tempfile.TemporaryDirectory() as directory:
             packed = local
             if paths is not None:

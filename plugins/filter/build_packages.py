@@ -10,8 +10,8 @@ short_description: Debian packages with which apps are fetched and built
 version_added: 0.1.0
 author: The daoman.fastapi contributors
 description:
-  - Tells from where the apps come what their hosts need, so that git and its thirty packages are installed only for apps
-    in git repositories.
+  - Tells from where the apps come what their hosts need, so that git and its thirty packages are installed only for
+    apps in git repositories.
 options:
   _input:
     description: Elements of C(gunicorn_app_apps), with their defaults filled in.
@@ -23,7 +23,9 @@ options:
 EXAMPLES = r"""
 - name: Show what is needed
   ansible.builtin.debug:
-    msg: "{{ gunicorn_app_apps | daoman.fastapi.with_defaults('gunicorn_app', 'gunicorn_app_apps') | daoman.fastapi.build_packages }}"
+    msg: "{{ apps | daoman.fastapi.build_packages }}"
+  vars:
+    apps: "{{ gunicorn_app_apps | daoman.fastapi.with_defaults('gunicorn_app', 'gunicorn_app_apps') }}"
 """
 
 RETURN = r"""

@@ -10,8 +10,8 @@ short_description: Fill in the nested defaults of a role's option
 version_added: 0.1.0
 author: The daoman.fastapi contributors
 description:
-  - C(defaults/main.yml) of a role holds the defaults of its variables, not of the options inside them. This filter takes
-    those from the role's argument specification, so that templates and tasks need none of their own.
+  - C(defaults/main.yml) of a role holds the defaults of its variables, not of the options inside them. This filter
+    takes those from the role's argument specification, so that templates and tasks need none of their own.
 positional: role, option
 options:
   _input:

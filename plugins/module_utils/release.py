@@ -65,7 +65,7 @@ def is_url(source):
 
 
 def build_packages(apps):
-    """Debian packages with which the apps are fetched and built. git brings thirty others along, so only where it is used."""
+    """Debian packages with which the apps are fetched and built; git, with its thirty others, only where it is used."""
     sources = [app["source"] for app in apps if app_source_type(app) == "git"]
     packages = ["ca-certificates", "python3", "python3-pip-whl"]
     if sources:
@@ -222,7 +222,7 @@ def read_text(path):
 
 
 def is_package(pyproject):
-    """Whether the project itself is installed, not only its dependencies: uv's rule, by text since Python 3.9 has no TOML."""
+    """Whether the project itself is installed, not only its dependencies: uv's rule, read without a TOML parser."""
     package = re.search(r"^\s*package\s*=\s*(true|false)", pyproject, re.MULTILINE)
     if package:
         return package.group(1) == "true"
@@ -239,7 +239,10 @@ def installs_own_files(name, project):
     if name == "pylock.toml":
         return re.search(r"^\s*(directory|path)\s*=|\bpath\s*=", text, re.MULTILINE) is not None
     if name == "requirements.txt":
-        return re.search(r"^\s*(-r|-c|-e|--requirement|--constraint|--editable|\.|/|file:)|@\s*file:", text, re.MULTILINE) is not None
+        return (
+            re.search(r"^\s*(-r|-c|-e|--requirement|--constraint|--editable|\.|/|file:)|@\s*file:", text, re.MULTILINE)
+            is not None
+        )
     return is_package(pyproject)
 
 
@@ -269,7 +272,11 @@ def requires_hashes(text):
 
 def unsafe_member(name, link=None):
     """Whether an archive's member would land outside the directory it is unpacked into."""
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) if link is not None else posixpath.normpath(name)
+    target = (
+        posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+        if link is not None
+        else posixpath.normpath(name)
+    )
     absolute = name.startswith("/") or (link or "").startswith("/")
     return absolute or target == ".." or target.startswith("../")
 

@@ -13,11 +13,11 @@ import shutil
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     ReleaseError,
     dependency_file,
+    is_package,
     read_text,
     requirement_name,
     requires_hashes,
     venv_key,
-    is_package,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import make_directory, own
 
@@ -42,15 +42,28 @@ def ensure_uv(version, shell):
     staging = top + ".new"
     shutil.rmtree(staging, ignore_errors=True)
     shell.run(
-        [SYSTEM_PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", staging, "uv==" + version],
-        "build", f"cannot install uv {version}", env={"PYTHONPATH": wheels[-1], "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"},
+        [
+            SYSTEM_PYTHON,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-compile",
+            "--target",
+            staging,
+            "uv==" + version,
+        ],
+        "build",
+        f"cannot install uv {version}",
+        env={"PYTHONPATH": wheels[-1], "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"},
     )
     os.rename(staging, top)
     return uv
 
 
 class Build:
-    """The virtual environment for one project. `ensure()` makes it unless a release with the same inputs has made it."""
+    """The virtual environment for one project. `ensure()` makes it unless an earlier release has."""
 
     def __init__(self, params, layout, shell, data, project):
         self.params = params
@@ -82,7 +95,15 @@ class Build:
         own(self.project, account.pw_uid, account.pw_gid)
         try:
             self.uv = ensure_uv(self.params["uv_version"], self.shell)
-            self._uv("venv", "--quiet", "--allow-existing", "--python", self._interpreter(), self.venv, message="cannot make the virtual environment")
+            self._uv(
+                "venv",
+                "--quiet",
+                "--allow-existing",
+                "--python",
+                self._interpreter(),
+                self.venv,
+                message="cannot make the virtual environment",
+            )
             self._install_app()
             self._install_server()
         except ReleaseError:
@@ -106,15 +127,22 @@ class Build:
         if root:
             env.update(HOME="/root", UV_CACHE_DIR=os.path.join(TOOLS, "cache"))
         user = None if root else self.user
-        return self.shell.run([self.uv, *arguments], "build", message, user=user, cwd="/" if root else self.project, env=env)[0]
+        return self.shell.run(
+            [self.uv, *arguments], "build", message, user=user, cwd="/" if root else self.project, env=env
+        )[0]
 
     def _interpreter(self):
         wanted = self.params["python"]
         if not wanted or os.path.isabs(wanted):
             return wanted or SYSTEM_PYTHON
         # Fetched as root into a directory that every app can read, unless the host has it.
-        found = self._uv("python", "install", "--quiet", "--no-bin", wanted, message=f"cannot get Python {wanted}", root=True) \
-            if wanted not in os.path.basename(os.path.realpath(SYSTEM_PYTHON)) else ""
+        found = (
+            self._uv(
+                "python", "install", "--quiet", "--no-bin", wanted, message=f"cannot get Python {wanted}", root=True
+            )
+            if wanted not in os.path.basename(os.path.realpath(SYSTEM_PYTHON))
+            else ""
+        )
         return found.strip() or wanted
 
     def _install_app(self):
@@ -123,10 +151,22 @@ class Build:
         groups = [part for group in self.params["groups"] for part in ("--group", group)]
         install = ("pip", "install", "--quiet", "--python", self.python)
         if self.file == "uv.lock":
-            self._uv("sync", "--quiet", "--locked", "--no-default-groups", "--no-editable", "--python", self.python, *extras, *groups,
-                     message=message + " from uv.lock")
+            self._uv(
+                "sync",
+                "--quiet",
+                "--locked",
+                "--no-default-groups",
+                "--no-editable",
+                "--python",
+                self.python,
+                *extras,
+                *groups,
+                message=message + " from uv.lock",
+            )
         elif self.file == "pylock.toml":
-            self._uv("pip", "sync", "--quiet", "--python", self.python, "pylock.toml", message=message + " from pylock.toml")
+            self._uv(
+                "pip", "sync", "--quiet", "--python", self.python, "pylock.toml", message=message + " from pylock.toml"
+            )
         elif self.file == "requirements.txt":
             hashes = ["--require-hashes"] if requires_hashes(read_text(os.path.join(self.project, self.file))) else []
             self._uv(*install, *hashes, "-r", "requirements.txt", message=message + " from requirements.txt")
@@ -134,7 +174,11 @@ class Build:
             what = ["."] if is_package(read_text(os.path.join(self.project, self.file))) else ["-r", "pyproject.toml"]
             self._uv(*install, *extras, *groups, *what, message=message + " from pyproject.toml")
         else:
-            wanted = glob.glob(os.path.join(self.project, "*.whl"))[0] if self.source_type == "wheel" else self.params["source"]
+            wanted = (
+                glob.glob(os.path.join(self.project, "*.whl"))[0]
+                if self.source_type == "wheel"
+                else self.params["source"]
+            )
             if self.params["extras"] and self.source_type == "wheel":
                 wanted += "[" + ",".join(self.params["extras"]) + "]"
             self._uv(*install, wanted, message="cannot install " + os.path.basename(wanted))
@@ -145,7 +189,9 @@ class Build:
             have.add(requirement_name(os.path.basename(path).split("-")[0]))
         missing = [item for item in self.params["server_requirements"] if requirement_name(item) not in have]
         if missing:
-            self._uv("pip", "install", "--quiet", "--python", self.python, *missing, message="cannot install the server")
+            self._uv(
+                "pip", "install", "--quiet", "--python", self.python, *missing, message="cannot install the server"
+            )
 
     def compile_source(self):
         """The app may not write beside its code, so what is not compiled now is compiled at every start."""

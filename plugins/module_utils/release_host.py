@@ -36,8 +36,16 @@ class Shell:
         timeout = timeout or self.timeout
         try:
             done = subprocess.run(
-                argv, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=timeout, check=False, umask=0o022, **identity
+                argv,
+                cwd=cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+                umask=0o022,
+                **identity,
             )
         except subprocess.TimeoutExpired as exc:
             output = (exc.stdout or b"").decode("utf-8", "replace")
@@ -51,7 +59,7 @@ class Shell:
 
 
 def own(top, uid, gid, modes=None):
-    """Give a tree to uid and gid; with `modes` (directory, file) set them too, keeping what is executable executable."""
+    """Give a tree to uid and gid; with `modes` (directory, file) set them too; what is executable stays so."""
     for directory, names, files in os.walk(top):
         for path in [directory] + [os.path.join(directory, name) for name in files]:
             os.lchown(path, uid, gid)
@@ -75,7 +83,12 @@ def make_directory(path, uid=0, gid=0, mode=0o755):
 def write_file(path, text, mode):
     """Write a file as root with its final mode from the first moment on."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8", errors="surrogateescape") as stream:
+    with open(
+        os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        "w",
+        encoding="utf-8",
+        errors="surrogateescape",
+    ) as stream:
         stream.write(text)
         os.fchmod(stream.fileno(), mode)
         stream.flush()

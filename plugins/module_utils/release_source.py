@@ -67,7 +67,9 @@ class Source:
         env = {}
         if self.ssh_key_file or "@" in self.location or self.location.startswith("ssh://"):
             key = ["-i", self.ssh_key_file, "-o", "IdentitiesOnly=yes"] if self.ssh_key_file else []
-            env["GIT_SSH_COMMAND"] = shlex.join(["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", *key])
+            env["GIT_SSH_COMMAND"] = shlex.join(
+                ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", *key]
+            )
         try:
             return self.shell.run(["git", *arguments], "fetch", message, env=env, check=check)
         except ReleaseError as exc:
@@ -78,33 +80,60 @@ class Source:
         if COMMIT.match(self.version):
             return self.version
         shown = redact_url(self.location)
-        output, unused = self._git(
-            "ls-remote", "--", self.location, self.version, self.version + "^{}", message=f"cannot read the git repository {shown}"
+        output, _code = self._git(
+            "ls-remote",
+            "--",
+            self.location,
+            self.version,
+            self.version + "^{}",
+            message=f"cannot read the git repository {shown}",
         )
         refs = dict(reversed(line.split("\t", 1)) for line in output.splitlines() if re.match(r"^[0-9a-f]{40}\t", line))
         # An annotated tag is listed twice: the tag itself, and the commit it stands for, marked ^{}.
-        order = [self.version, f"refs/tags/{self.version}^{{}}", f"refs/tags/{self.version}", f"refs/heads/{self.version}"]
+        order = [
+            self.version,
+            f"refs/tags/{self.version}^{{}}",
+            f"refs/tags/{self.version}",
+            f"refs/heads/{self.version}",
+        ]
         for ref in order:
             if ref in refs:
                 return refs[ref]
         if re.match(r"^[0-9a-f]{7,39}$", self.version):
             return self._abbreviated()
         raise ReleaseError(
-            "fetch", f"version '{self.version}' is no branch, tag or commit of {shown}. Name one that `git ls-remote {shown}` lists."
+            "fetch",
+            f"version '{self.version}' is no branch, tag or commit of {shown}. "
+            f"Name one that `git ls-remote {shown}` lists.",
         )
 
     def _mirror(self, *refspecs):
         if not os.path.isdir(self.layout.repository):
             self._git("init", "--quiet", "--bare", self.layout.repository, message="cannot make the local repository")
         self._git(
-            "-C", self.layout.repository, "fetch", "--quiet", "--force", "--tags", "--", self.location, *refspecs,
+            "-C",
+            self.layout.repository,
+            "fetch",
+            "--quiet",
+            "--force",
+            "--tags",
+            "--",
+            self.location,
+            *refspecs,
             message=f"cannot fetch from {redact_url(self.location)}",
         )
 
     def _abbreviated(self):
         self._mirror("+refs/heads/*:refs/heads/*")
         output, code = self._git(
-            "-C", self.layout.repository, "rev-parse", "--verify", "--quiet", self.version + "^{commit}", message="", check=False
+            "-C",
+            self.layout.repository,
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            self.version + "^{commit}",
+            message="",
+            check=False,
         )
         if code:
             raise ReleaseError("fetch", f"no commit of {redact_url(self.location)} begins with '{self.version}'.")
@@ -114,7 +143,7 @@ class Source:
         repository = self.layout.repository
         if not os.path.isdir(repository):
             return False
-        unused, code = self._git("-C", repository, "cat-file", "-e", commit + "^{commit}", message="", check=False)
+        _output, code = self._git("-C", repository, "cat-file", "-e", commit + "^{commit}", message="", check=False)
         return code == 0
 
     def _checkout(self, target):
@@ -130,7 +159,16 @@ class Source:
         if os.path.exists(os.path.join(target, ".gitmodules")):
             self._git("-C", target, "remote", "set-url", "origin", self.location, message="cannot name the origin")
             self._git(
-                "-C", target, "submodule", "--quiet", "update", "--init", "--recursive", "--depth", "1", message="cannot fetch the submodules"
+                "-C",
+                target,
+                "submodule",
+                "--quiet",
+                "update",
+                "--init",
+                "--recursive",
+                "--depth",
+                "1",
+                message="cannot fetch the submodules",
             )
         for directory, names, files in os.walk(target):
             if ".git" in names:
@@ -169,7 +207,7 @@ def verify(path, checksum, shown):
 
 
 def unpack(path, target, strip):
-    """Unpack a tar or zip archive. With `strip`, a single directory at its top is left out, as release archives have it."""
+    """Unpack a tar or zip archive. With `strip`, a single directory at its top is left out."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -177,7 +215,11 @@ def unpack(path, target, strip):
                 archive.extractall(target)
         else:
             with tarfile.open(path) as archive:
-                members = [member for member in archive if member.isfile() or member.isdir() or member.issym() or member.islnk()]
+                members = [
+                    member
+                    for member in archive
+                    if member.isfile() or member.isdir() or member.issym() or member.islnk()
+                ]
                 _refuse([(member.name, member.linkname if member.issym() else None) for member in members])
                 _refuse([(member.linkname, None) for member in members if member.islnk()])
                 for member in members:
@@ -201,4 +243,6 @@ def unpack(path, target, strip):
 def _refuse(members):
     for name, link in members:
         if unsafe_member(name, link):
-            raise ReleaseError("fetch", f"the archive's member '{name}' would land outside the release. Nothing of it was used.")
+            raise ReleaseError(
+                "fetch", f"the archive's member '{name}' would land outside the release. Nothing of it was used."
+            )

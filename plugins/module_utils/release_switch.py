@@ -73,7 +73,9 @@ class Instance:
         return self.shell.run(["systemctl", *arguments], phase, message, check=check, timeout=timeout)
 
     def properties(self):
-        output, unused = self._systemctl("show", "-p", "ActiveState,SubState,Result,NRestarts,UnitFileState", self.service)
+        output, _code = self._systemctl(
+            "show", "-p", "ActiveState,SubState,Result,NRestarts,UnitFileState", self.service
+        )
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def serves(self):
@@ -89,7 +91,9 @@ class Instance:
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
             write_file(path, read_text(self.layout.release(self.id, "systemd", kind)), 0o644)
         self._systemctl("enable", "--quiet", self.socket, self.service)
-        self._systemctl("start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30)
+        self._systemctl(
+            "start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30
+        )
 
     def wait_ready(self, host, health):
         """Return after enough answers with 200 in a row; ReleaseError when they do not come in time."""
@@ -99,8 +103,11 @@ class Instance:
         while in_row < wanted:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ReleaseError("readiness", f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s: {last}")
-            # systemd holds the socket, so a question to a crashed app waits for the next start: look at the unit meanwhile.
+                raise ReleaseError(
+                    "readiness",
+                    f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s: {last}",
+                )
+            # systemd holds the socket, so a question to a crashed app waits for its next start. Look at the unit too.
             question = Question(self.layout.socket(self.id), path, host, left)
             while question.is_alive():
                 question.join(0.5)
@@ -131,7 +138,15 @@ class Instance:
     def stop(self, timeout):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
         self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
-        self._systemctl("stop", self.socket, self.service, phase="drain", message=f"{self.service} does not stop", check=False, timeout=timeout + 30)
+        self._systemctl(
+            "stop",
+            self.socket,
+            self.service,
+            phase="drain",
+            message=f"{self.service} does not stop",
+            check=False,
+            timeout=timeout + 30,
+        )
         self._systemctl("reset-failed", self.socket, self.service, check=False)
         for path in self.layout.unit_paths(self.id):
             if os.path.exists(path):
@@ -139,8 +154,11 @@ class Instance:
 
     def journal(self, lines=60):
         """What the unit said last."""
-        output, unused = self.shell.run(
-            ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-n", str(lines), "-u", self.service], "start", "", check=False
+        output, _code = self.shell.run(
+            ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-n", str(lines), "-u", self.service],
+            "start",
+            "",
+            check=False,
         )
         return journal_text(output.splitlines())
 
@@ -149,7 +167,7 @@ def strangers(layout, live):
     """Ids whose units are installed though they are not live: what an interrupted deploy left behind."""
     prefix, suffix = layout.name + "@", ".service"
     found = [name for name in os.listdir(layout.units) if name.startswith(prefix) and name.endswith(suffix)]
-    return sorted(id_ for id_ in (name[len(prefix):-len(suffix)] for name in found) if id_ != live)
+    return sorted(id_ for id_ in (name[len(prefix) : -len(suffix)] for name in found) if id_ != live)
 
 
 def remove_release(layout, id_):

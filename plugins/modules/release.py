@@ -166,6 +166,10 @@ ARGUMENTS = {
 }
 
 
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class Deploy:
     """One app on one host: what is wanted, what is live, and the way from one to the other."""
 
@@ -211,7 +215,9 @@ class Deploy:
 
     def _revision(self):
         if self.source.type == "git" and self.module.check_mode and not shutil.which("git"):
-            self.module.warn(f"git is not installed yet: the revision of {redact_url(self.source.location)} is not known in check mode.")
+            self.module.warn(
+                f"git is not installed yet: the revision of {redact_url(self.source.location)} is not known."
+            )
             return "unknown"
         self.result["revision"] = self.source.revision()
         return self.result["revision"]
@@ -258,9 +264,11 @@ class Deploy:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as exc:
                 stream.seek(0)
-                raise ReleaseError("lock", f"another deploy of {self.layout.name} is under way: {stream.read().strip()}") from exc
+                raise ReleaseError(
+                    "lock", f"another deploy of {self.layout.name} is under way: {stream.read().strip()}"
+                ) from exc
             stream.truncate(0)
-            stream.write(f"{self.params['who']}, process {os.getpid()}, since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n")
+            stream.write(f"{self.params['who']}, process {os.getpid()}, since {now()}\n")
             stream.flush()
             yield
             stream.truncate(0)
@@ -308,7 +316,7 @@ class Deploy:
         manifest = {
             "id": id_,
             "digest": wanted,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "created": now(),
             "by": self.params["who"],
             "source": redact_url(self.params["source"]),
             "version": self.params["version"],
@@ -333,20 +341,36 @@ class Deploy:
 
     def _check(self, id_, project, python):
         """The units are sound and closed enough, and the app can be imported with this configuration."""
-        units = {self.layout.service_unit(id_): self.params["units"]["service"], self.layout.socket_unit(id_): self.params["units"]["socket"]}
+        units = {
+            self.layout.service_unit(id_): self.params["units"]["service"],
+            self.layout.socket_unit(id_): self.params["units"]["socket"],
+        }
         problems = verify(units, self.module.run_command)
         if problems:
-            raise ReleaseError("check", "systemd does not accept the units: see service.overrides.", "\n".join(problems))
+            raise ReleaseError(
+                "check", "systemd does not accept the units: see service.overrides.", "\n".join(problems)
+            )
         found = exposure(self.layout.service_unit(id_), units, self.module.run_command)
         if found > self.params["exposure_limit"]:
             raise ReleaseError(
-                "check", f"the unit's exposure is {found}, over service.exposure_limit {self.params['exposure_limit']}. Close what service.overrides opens, or raise the limit."
+                "check",
+                f"the unit's exposure is {found}, over service.exposure_limit {self.params['exposure_limit']}. "
+                "Close what service.overrides opens, or raise the limit.",
             )
         config = self.layout.release(id_, "gunicorn.conf.py")
         self.shell.run(
-            [python, "-m", "gunicorn", "--check-config", "--config", config], "check", "gunicorn cannot load the app",
-            user=self.layout.name, cwd=project, timeout=self.params["timeout_start"],
-            env={**{key: str(value) for key, value in self.env.items()}, "FASTAPI_RELEASE": id_, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
+            [python, "-m", "gunicorn", "--check-config", "--config", config],
+            "check",
+            "gunicorn cannot load the app",
+            user=self.layout.name,
+            cwd=project,
+            timeout=self.params["timeout_start"],
+            env={
+                **{key: str(value) for key, value in self.env.items()},
+                "FASTAPI_RELEASE": id_,
+                "HOME": "/nonexistent",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
         )
 
     def _release(self, id_, live):
@@ -357,10 +381,18 @@ class Deploy:
             with self._phase("ready"):
                 instance.wait_ready(self.params["domain"], self.params["health"])
         except ReleaseError as exc:
-            exc.output = "\n".join(part for part in (exc.output.strip(), f"The last lines of {instance.service}:", instance.journal()) if part)
+            exc.output = "\n".join(
+                part
+                for part in (exc.output.strip(), f"The last lines of {instance.service}:", instance.journal())
+                if part
+            )
             if id_ != live:
                 instance.discard()
-                reason = {"phase": exc.phase, "reason": exc.message, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+                reason = {
+                    "phase": exc.phase,
+                    "reason": exc.message,
+                    "time": now(),
+                }
                 write_file(self.layout.release(id_, "failed.json"), json.dumps(reason) + "\n", 0o600)
             raise
         with self._phase("switch"):
@@ -387,7 +419,9 @@ def main():
         still = f"Release {live} goes on serving." if live else "No release of it serves yet."
         output = redact(journal_text(exc.output.strip().splitlines()), deploy.env)
         message = f"{deploy.layout.name}: {exc.phase} failed: {redact(exc.message, deploy.env)}\n{still}"
-        module.fail_json(msg=message + ("\n" + output if output else ""), **{**deploy.result, "changed": False, "phase": exc.phase})
+        module.fail_json(
+            msg=message + ("\n" + output if output else ""), **{**deploy.result, "changed": False, "phase": exc.phase}
+        )
     module.exit_json(**deploy.result)
 
 

@@ -159,7 +159,13 @@ def test_incomplete_and_failed_releases_are_not_good(layout):
 
 @pytest.mark.parametrize(
     "live, keep, expected",
-    [("e", 2, ["a", "b", "c"]), ("a", 2, ["b", "c", "d"]), ("e", 9, []), ("c", 1, ["a", "b", "d", "e"]), ("e", 0, list("abcd"))],
+    [
+        ("e", 2, ["a", "b", "c"]),
+        ("a", 2, ["b", "c", "d"]),
+        ("e", 9, []),
+        ("c", 1, ["a", "b", "d", "e"]),
+        ("e", 0, list("abcd")),
+    ],
 )
 def test_pruning_keeps_the_live_and_the_newest(live, keep, expected):
     assert release.prunable(list("abcde"), [], live, keep) == expected
@@ -194,7 +200,14 @@ def test_a_lock_is_preferred(tmp_path, files, expected):
     [
         ("uv.lock", {"uv__lock": 'source = { virtual = "." }', "pyproject__toml": "[project]\n"}, False),
         ("uv.lock", {"uv__lock": 'source = { editable = "." }', "pyproject__toml": "[build-system]\n"}, True),
-        ("uv.lock", {"uv__lock": 'source = { virtual = "." }', "pyproject__toml": "[build-system]\n[tool.uv]\npackage = false\n"}, False),
+        (
+            "uv.lock",
+            {
+                "uv__lock": 'source = { virtual = "." }',
+                "pyproject__toml": "[build-system]\n[tool.uv]\npackage = false\n",
+            },
+            False,
+        ),
         ("uv.lock", {"uv__lock": 'source = { directory = "libs/x" }', "pyproject__toml": "[project]\n"}, True),
         ("requirements.txt", {"requirements__txt": "fastapi==1\n"}, False),
         ("requirements.txt", {"requirements__txt": "-r base.txt\n"}, True),
@@ -221,7 +234,11 @@ def test_another_lock_is_another_environment(tmp_path):
 
 @pytest.mark.parametrize(
     "requirement, name",
-    [("uvicorn[standard]==0.54.0", "uvicorn"), ("python_json.logger>=3", "python-json-logger"), ("Gunicorn", "gunicorn")],
+    [
+        ("uvicorn[standard]==0.54.0", "uvicorn"),
+        ("python_json.logger>=3", "python-json-logger"),
+        ("Gunicorn", "gunicorn"),
+    ],
 )
 def test_names_of_packages_are_normalised(requirement, name):
     assert release.requirement_name(requirement) == name
@@ -302,7 +319,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
 def test_a_wrong_checksum_is_refused_with_both(tmp_path):
     (tmp_path / "a").write_text("x")
     verify(str(tmp_path / "a"), "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", "a")
-    with pytest.raises(ReleaseError, match="sha256:2d71.*wanted sha256:00"):
+    with pytest.raises(ReleaseError, match=r"sha256:2d71.*wanted sha256:00"):
         verify(str(tmp_path / "a"), "sha256:" + "0" * 64, "a")
 
 
@@ -312,5 +329,9 @@ def test_secrets_do_not_reach_the_output():
 
 
 def test_json_lines_of_the_journal_become_readable():
-    lines = ["plain", json.dumps({"level": "ERROR", "message": "boom", "exc_info": "Traceback\n  ValueError: x"}), "[1]"]
+    lines = [
+        "plain",
+        json.dumps({"level": "ERROR", "message": "boom", "exc_info": "Traceback\n  ValueError: x"}),
+        "[1]",
+    ]
     assert release.journal_text(lines) == "plain\nERROR boom\nTraceback\n  ValueError: x\n[1]"

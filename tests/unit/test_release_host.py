@@ -6,16 +6,20 @@ import http.server
 import os
 import socketserver
 import threading
+from typing import ClassVar
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.action import release as action
 from ansible_collections.daoman.fastapi.plugins.filter.with_defaults import with_defaults
 from ansible_collections.daoman.fastapi.plugins.module_utils import release_switch
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, own, point, write_file
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import service_sections, socket_sections, units
-
-from ansible.errors import AnsibleFilterError
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import (
+    service_sections,
+    socket_sections,
+    units,
+)
 
 APP = {"name": "shop", "domain": "shop.example.com", "source": "./shop", "app": "main:app"}
 
@@ -37,7 +41,7 @@ def test_a_command_that_fails_brings_its_output_along():
 
 
 def test_a_command_that_hangs_is_ended():
-    with pytest.raises(ReleaseError, match="not done within 0.2 s"):
+    with pytest.raises(ReleaseError, match=r"not done within 0\.2 s"):
         Shell().run(["sleep", "60"], "build", "cannot build", timeout=0.2)
 
 
@@ -48,7 +52,7 @@ def test_a_missing_command_is_named():
 
 def test_a_command_sees_the_users_environment_and_not_this_ones(monkeypatch):
     monkeypatch.setenv("LEAKED", "1")
-    output, unused = Shell({"HTTPS_PROXY": "http://proxy:3128"}).run(["env"], "build", "")
+    output, _code = Shell({"HTTPS_PROXY": "http://proxy:3128"}).run(["env"], "build", "")
     assert "HTTPS_PROXY=http://proxy:3128" in output
     assert "LEAKED" not in output
 
@@ -179,7 +183,9 @@ def test_the_service_has_time_to_drain():
 
 
 def test_overrides_replace_and_add():
-    sections = service_sections(app(service={"overrides": {"Service": {"Restart": "no", "CPUQuota": "50%"}, "Unit": {"After": "x"}}}))
+    sections = service_sections(
+        app(service={"overrides": {"Service": {"Restart": "no", "CPUQuota": "50%"}, "Unit": {"After": "x"}}})
+    )
     assert sections["Service"]["Restart"] == "no"
     assert sections["Service"]["CPUQuota"] == "50%"
     assert sections["Unit"]["After"] == "x"
@@ -199,7 +205,7 @@ def test_the_socket_is_for_nginx():
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    answers: list = []
+    answers: ClassVar[list] = []
 
     def do_GET(self):
         status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -238,7 +244,7 @@ def test_a_release_is_ready_after_enough_answers_in_a_row(instance):
 
 def test_a_release_that_is_not_ready_says_what_it_answered(instance):
     Handler.answers = [503]
-    with pytest.raises(ReleaseError, match="the last answer was 503: shop.example.com"):
+    with pytest.raises(ReleaseError, match=r"the last answer was 503: shop\.example\.com"):
         instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 0.5})
 
 

@@ -50,9 +50,20 @@ class Tiny:
     def deploy(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         variables = {"gunicorn_app_apps": [{**self.options, **options}]}
         return subprocess.run(
-            ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", self.host.backend.hostname,
-             "-e", json.dumps(variables), *arguments, str(self.play)],
-            capture_output=True, text=True, check=False,
+            [
+                "ansible-playbook",
+                "-i",
+                os.environ["MOLECULE_INVENTORY_FILE"],
+                "--limit",
+                self.host.backend.hostname,
+                "-e",
+                json.dumps(variables),
+                *arguments,
+                str(self.play),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         )
 
@@ -68,15 +79,21 @@ class Tiny:
         assert done.returncode != 0, done.stdout
         assert (self.live(), self.ask("/revision")) == (live, answer)
         units = self.host.check_output("ls /etc/systemd/system").split()
-        assert sorted(unit for unit in units if unit.startswith("tiny@")) == [f"tiny@{live}.service", f"tiny@{live}.socket"]
+        assert sorted(unit for unit in units if unit.startswith("tiny@")) == [
+            f"tiny@{live}.service",
+            f"tiny@{live}.socket",
+        ]
         return done.stdout + done.stderr
 
     def live(self) -> str:
         return self.host.check_output("readlink /srv/tiny/live.sock").removeprefix("/run/tiny/").removesuffix(".sock")
 
     def ask(self, path: str):
-        return json.loads(self.host.check_output(
-            f"curl -sS --fail --max-time 10 --unix-socket /srv/tiny/live.sock http://tiny.example.com{path}"))
+        return json.loads(
+            self.host.check_output(
+                f"curl -sS --fail --max-time 10 --unix-socket /srv/tiny/live.sock http://tiny.example.com{path}"
+            )
+        )
 
 
 @pytest.fixture

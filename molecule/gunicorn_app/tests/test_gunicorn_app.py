@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 
@@ -93,7 +92,10 @@ def test_the_unit_is_closed_and_still_works(host, tiny):
     exposure = float(out.rstrip().splitlines()[-1].split(":")[1].split()[0])
     assert exposure <= 1.5
     assert tiny.ask("/write") == {
-        "main.py": "OSError", "/etc/x": "OSError", "/srv/tiny/shared/x": "written", "/tmp/x": "written",
+        "main.py": "OSError",
+        "/etc/x": "OSError",
+        "/srv/tiny/shared/x": "written",
+        "/tmp/x": "written",
     }
     assert not host.file("/tmp/x").exists, "the app's /tmp is the host's"
     assert tiny.ask("/home") is False
@@ -117,7 +119,8 @@ def test_gunicorn_is_set_as_asked(host, tiny):
 def test_uploads_work_in_the_sandbox(host):
     host.check_output("head -c 3000000 /dev/zero > /tmp/upload")
     out = host.check_output(
-        "curl -sS --fail --unix-socket /srv/example/live.sock -F file=@/tmp/upload http://example.example.com/upload")
+        "curl -sS --fail --unix-socket /srv/example/live.sock -F file=@/tmp/upload http://example.example.com/upload"
+    )
     assert json.loads(out)["size"] == 3000000
 
 
@@ -139,7 +142,9 @@ def test_a_killed_master_comes_back(host, tiny):
 
 
 def test_start_sh_runs_the_same_app_by_hand(host, tiny):
-    host.run_expect([0], "systemd-run --quiet --collect --unit=by-hand /srv/tiny/current/start.sh --bind 127.0.0.1:8017")
+    host.run_expect(
+        [0], "systemd-run --quiet --collect --unit=by-hand /srv/tiny/current/start.sh --bind 127.0.0.1:8017"
+    )
     try:
         ask = "curl -sS --fail -H 'Host: tiny.example.com' http://127.0.0.1:8017"
         wait_for(lambda: host.run(f"{ask}/health/ready").rc == 0)
@@ -168,7 +173,9 @@ def test_a_code_change_is_a_new_release_in_the_same_environment(host, tiny):
     assert tiny.ask("/revision") == "2"
     assert tiny.live() != before
     assert host.check_output("readlink -f /srv/tiny/current/venv") == environment
-    assert host.run(f"systemctl is-active tiny@{before}.service tiny@{before}.socket").stdout.split() == ["inactive"] * 2
+    assert (
+        host.run(f"systemctl is-active tiny@{before}.service tiny@{before}.socket").stdout.split() == ["inactive"] * 2
+    )
 
 
 def test_a_setting_is_a_new_release_and_nothing_is_none(tiny):
@@ -245,7 +252,9 @@ def checksum(path: str) -> str:
 
 
 def send(host, content: bytes, path: str) -> None:
-    subprocess.run(["docker", "exec", "-i", host.backend.hostname, "sh", "-c", f"cat > {path}"], input=content, check=True)
+    subprocess.run(
+        ["docker", "exec", "-i", host.backend.hostname, "sh", "-c", f"cat > {path}"], input=content, check=True
+    )
 
 
 def test_an_archive_with_its_checksum(tiny):
@@ -266,7 +275,9 @@ def test_an_archive_from_a_url(host, tiny):
     path = archive(tiny)
     host.check_output("mkdir -p /tmp/www")
     send(host, Path(path).read_bytes(), "/tmp/www/tiny.tar.gz")
-    host.check_output("systemd-run --quiet --collect --unit=www python3 -m http.server --bind 127.0.0.1 --directory /tmp/www 8018")
+    host.check_output(
+        "systemd-run --quiet --collect --unit=www python3 -m http.server --bind 127.0.0.1 --directory /tmp/www 8018"
+    )
     try:
         wait_for(lambda: host.run("curl -sS http://127.0.0.1:8018/").rc == 0)
         source = "http://127.0.0.1:8018/tiny.tar.gz"
@@ -282,7 +293,10 @@ def wheel(tiny) -> str:
     with zipfile.ZipFile(path, "w") as file:
         file.write(tiny.source / "main.py", "tinyapp.py")
         file.writestr("tinyapp-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinyapp\nVersion: 1.0\n")
-        file.writestr("tinyapp-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            "tinyapp-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         file.writestr("tinyapp-1.0.dist-info/RECORD", "")
     return str(path)
 
@@ -305,9 +319,14 @@ def git(tiny, name: str) -> tuple[str, str]:
     run = ["git", "-C", str(tiny.source), "-c", "user.name=t", "-c", "user.email=t@example.com"]
     for command in ("init -q -b main", "add -A", "commit -qm one", "tag light", "tag -m x heavy", "branch feature"):
         subprocess.run(run + command.split(), check=True)
-    send(tiny.host, subprocess.run(["tar", "-C", str(tiny.source), "-c", ".git"], capture_output=True, check=True).stdout, "/tmp/git.tar")
+    send(
+        tiny.host,
+        subprocess.run(["tar", "-C", str(tiny.source), "-c", ".git"], capture_output=True, check=True).stdout,
+        "/tmp/git.tar",
+    )
     tiny.host.check_output(
-        f"rm -rf /srv/git/{name} && mkdir -p /srv/git/{name} && tar -C /srv/git/{name} --no-same-owner -xf /tmp/git.tar")
+        f"rm -rf /srv/git/{name} && mkdir -p /srv/git/{name} && tar -C /srv/git/{name} --no-same-owner -xf /tmp/git.tar"
+    )
     return f"file:///srv/git/{name}/.git", subprocess.check_output([*run, "rev-parse", "HEAD"], text=True).strip()
 
 
@@ -406,7 +425,9 @@ def test_an_app_that_cannot_be_imported_says_why(tiny):
 def test_an_app_that_does_not_start_says_why(host, tiny):
     tiny.deployed()
     # An exception here would tell uvicorn that the app has no lifespan; frameworks report theirs like this.
-    tiny.edit('{"type": message["type"] + ".complete"}', '{"type": "lifespan.startup.failed", "message": "no database"}')
+    tiny.edit(
+        '{"type": message["type"] + ".complete"}', '{"type": "lifespan.startup.failed", "message": "no database"}'
+    )
     out = tiny.refused()
     assert "no database" in out
     failed = host.check_output("ls /srv/tiny/releases/*/failed.json").split()
@@ -415,7 +436,7 @@ def test_an_app_that_does_not_start_says_why(host, tiny):
 
 def test_an_app_that_is_not_ready_says_what_it_answered(tiny):
     tiny.deployed()
-    tiny.edit('status = 400 if host', 'status = 503 if scope["path"] == "/health/ready" else 400 if host')
+    tiny.edit("status = 400 if host", 'status = 503 if scope["path"] == "/health/ready" else 400 if host')
     assert "the last answer was 503" in tiny.refused(health={"timeout": 3})
 
 
@@ -432,7 +453,9 @@ def test_a_unit_that_systemd_does_not_know_is_refused(tiny):
 
 def test_a_unit_that_is_too_open_is_refused(tiny):
     tiny.deployed()
-    assert "over service.exposure_limit 1.5" in tiny.refused(service={"overrides": {"Service": {"PrivateDevices": False, "ProtectHome": False}}})
+    assert "over service.exposure_limit 1.5" in tiny.refused(
+        service={"overrides": {"Service": {"PrivateDevices": False, "ProtectHome": False}}}
+    )
 
 
 def test_secrets_are_not_shown_by_a_failure(tiny):

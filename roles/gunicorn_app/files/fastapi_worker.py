@@ -59,7 +59,7 @@ class LameDuckWorker(UvicornWorker):
         self.config.app = self.wsgi
         if self.cfg.worker_connections:
             self.config.limit_concurrency = self.cfg.worker_connections
-        # The master bounds a stop; nobody bounds a recycling, and one event stream would keep the worker's place for good.
+        # The master bounds a stop; nobody bounds a recycling, and one event stream would keep the worker's place.
         # Less than the master's own limit, so that what is cut is cut and logged here.
         self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LINGER - 1, 1)
         server = LameDuckServer(config=self.config)
