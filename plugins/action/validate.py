@@ -104,7 +104,7 @@ def misspelt(names, prefix, options, ignored=()):
                 errors.append(f"{name}: unknown variable. Did you mean '{bare[close]}'?")
             else:
                 warnings.append(
-                    f"{name} begins with '{prefix}' and is no variable of daoman.fastapi. If it is one of yours, name it "
+                    f"{name} begins with '{prefix}' and is no variable of daoman.fastapi. If it is yours, name it "
                     "in fastapi_ignored_variables."
                 )
         elif not name.startswith("_"):
