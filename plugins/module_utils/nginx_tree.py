@@ -320,7 +320,7 @@ def complaint(output):
 
 
 def explain(output, stage, root, texts, origins):
-    """nginx's refusal of a staged tree in the user's terms: a dict of message, file, line and origin.
+    """nginx's refusal of a staged tree in the user's terms: the message, and a dict of file, line and origin.
 
     :arg texts: {path: rendered text} of the files that were rendered
     :arg origins: {path: the variable that a file comes from}
@@ -344,7 +344,7 @@ def explain(output, stage, root, texts, origins):
         message += "\n" + excerpt(lines, line)
     for name in unbalanced(lines):
         message += f"\nThe braces in {name} are not in pairs."
-    return {"message": message, "file": file, "line": line, "origin": variable}
+    return message, {"file": file, "line": line, "origin": variable}
 
 
 def _mentioned(text, texts):

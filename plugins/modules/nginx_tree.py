@@ -426,8 +426,8 @@ class Transaction:
         remove_empty(new)
         output = (out + err).strip()
         if code:
-            found = tree.explain(output, stage, self.root, self.texts, self.origins)
-            raise tree.TreeError(f"nginx refuses the configuration: {found.pop('message')}\n{UNTOUCHED}", **found)
+            message, details = tree.explain(output, stage, self.root, self.texts, self.origins)
+            raise tree.TreeError(f"nginx refuses the configuration: {message}\n{UNTOUCHED}", **details)
         clash = tree.conflict(output, stage, self.root, self.texts)
         if clash:
             raise tree.TreeError(f"nginx would not serve a site. {clash}\n{UNTOUCHED}")

@@ -374,7 +374,8 @@ def emerg(request):
 
 def explain(stage, output):
     texts = {"sites-available/shop.conf": SITE}
-    return tree.explain(output.replace("STAGE", stage), stage, "/etc/nginx", texts, ORIGINS)
+    message, details = tree.explain(output.replace("STAGE", stage), stage, "/etc/nginx", texts, ORIGINS)
+    return {"message": message, **details}
 
 
 def test_a_complaint_names_the_real_file_the_line_and_the_variable(stage, emerg):
@@ -437,9 +438,9 @@ def test_raw_text_that_leaves_blocks_open_is_suspected(raw, expected):
 
 def test_an_open_block_in_raw_text_is_named_where_nginx_complains_elsewhere(tmp_path):
     text = "server {\n# from nginx_sites[0].extra\nlocation / {\n# end of nginx_sites[0].extra\n}\n"
-    found = tree.explain('nginx: [emerg] unexpected end of file, expecting "}" in /s/a.conf:5', "/s", "/etc/nginx",
-                         {"a.conf": text}, {"a.conf": "nginx_sites[0]"})
-    assert "The braces in nginx_sites[0].extra are not in pairs." in found["message"]
+    output = 'nginx: [emerg] unexpected end of file, expecting "}" in /s/a.conf:5'
+    message, _details = tree.explain(output, "/s", "/etc/nginx", {"a.conf": text}, {"a.conf": "nginx_sites[0]"})
+    assert "The braces in nginx_sites[0].extra are not in pairs." in message
 
 
 CONFLICT = '2026/11/22 15:52:08 [warn] 5#5: conflicting server name "a.example.com" on 0.0.0.0:80, ignored\n'
