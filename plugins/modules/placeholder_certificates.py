@@ -44,8 +44,10 @@ options:
     default: 3650
 attributes:
   check_mode:
+    description: Predicts what would be made, without openssl being there yet.
     support: full
   diff_mode:
+    description: Shows the names of certificates before and after, and the links.
     support: full
 requirements:
   - openssl (the command)
