@@ -25,6 +25,12 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_
 # Never part of a release, whether or not the directory is under git.
 IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
 
+# Options of an app which the host takes as they are.
+AS_GIVEN = (
+    *("name", "domain", "version", "checksum", "ssh_key_file", "subdirectory"),
+    *("python", "extras", "groups", "static_paths", "health"),
+)
+
 
 def directory_files(top):
     """Relative paths of a directory's files, sorted: what git does not ignore; without git, all but caches."""
@@ -72,26 +78,13 @@ class ActionModule(ActionBase):
         kind = app_source_type(app)
         local = self._local(app, kind)
         parameters = {
-            **{
-                key: app[key]
-                for key in (
-                    "name",
-                    "domain",
-                    "version",
-                    "ssh_key_file",
-                    "subdirectory",
-                    "python",
-                    "extras",
-                    "groups",
-                    "static_paths",
-                    "health",
-                )
-            },
+            **{key: app[key] for key in AS_GIVEN},
             "source": local or app["source"],
             "source_type": kind,
-            "checksum": app["checksum"],
-            "env": json.dumps({key: env_value(value) for key, value in app["env"].items()}),
-            "build_env": json.dumps({key: env_value(value) for key, value in app["release"]["build_env"].items()}),
+            "source_digest": "",
+            "upload": "",
+            "env": {key: env_value(value) for key, value in app["env"].items()},
+            "build_env": {key: env_value(value) for key, value in app["release"]["build_env"].items()},
             "build_timeout": app["release"]["build_timeout"],
             "keep": app["release"]["keep"],
             "exposure_limit": app["service"]["exposure_limit"],
@@ -117,15 +110,17 @@ class ActionModule(ActionBase):
                     f"{app['name']}: {local} has checksum {parameters['source_digest']}, wanted {app['checksum']}. "
                     "Nothing of it was used."
                 )
-        answer = self._execute_module(module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars)
+        answer = self._apply(parameters, task_vars)
         if answer.pop("need_upload", False):
             parameters["upload"] = self._upload(local, paths)
-            answer = self._execute_module(
-                module_name="daoman.fastapi.release", module_args=parameters, task_vars=task_vars
-            )
+            answer = self._apply(parameters, task_vars)
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(answer)
         return result
+
+    def _apply(self, parameters, task_vars):
+        arguments = {"prepared": json.dumps(parameters)}
+        return self._execute_module("daoman.fastapi.release_apply", module_args=arguments, task_vars=task_vars)
 
     def _local(self, app, kind):
         """Absolute path of a source that lies on the controller, or None."""

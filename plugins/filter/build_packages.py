@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: build_packages
 short_description: Debian packages with which apps are fetched and built
 version_added: 0.1.0
-author: The daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - Tells from where the apps come what their hosts need, so that git and its thirty packages are installed only for
     apps in git repositories.

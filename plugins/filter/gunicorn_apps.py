@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: gunicorn_apps
 short_description: Turns fastapi_apps into the variable of the role gunicorn_app
 version_added: 0.1.0
-author: daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - Takes of each application what C(gunicorn_app_apps) knows, with all defaults filled in.
   - The directories of C(nginx.static) that are relative to the source become C(static_paths), which nginx may read.

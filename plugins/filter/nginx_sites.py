@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: nginx_sites
 short_description: Turns fastapi_apps into the variable of the role nginx
 version_added: 0.1.0
-author: daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - >-
     Makes a site of each application: its name, domain and aliases, what stands below C(nginx), and as its only

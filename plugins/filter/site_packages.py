@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: site_packages
 short_description: Debian packages of all roles of the site playbook
 version_added: 0.1.0
-author: The daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - Lists what the roles would install one after the other, so that one run of apt does for them all.
 positional: app_packages, nginx_packages

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: tls_certificates
 short_description: Turns fastapi_apps into the variable of the role certbot_tls
 version_added: 0.1.0
-author: daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - Makes one certificate for each application, for its domain and its aliases.
   - An application that does not fit its spec is an error that lists all problems.

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: with_defaults
 short_description: Fill in the nested defaults of a role's option
 version_added: 0.1.0
-author: The daoman.fastapi contributors
+author: The daoman.fastapi contributors (@daoman)
 description:
   - C(defaults/main.yml) of a role holds the defaults of its variables, not of the options inside them. This filter
     takes those from the role's argument specification, so that templates and tasks need none of their own.

@@ -252,7 +252,7 @@ def venv_key(data, project, name):
     if name is None:  # a wheel or a requirement: the source is what is installed
         parts["revision"] = data["source"]["revision"]
     else:
-        for path in {name, "pyproject.toml"}:
+        for path in (name, "pyproject.toml"):
             parts[path] = sha256(read_text(os.path.join(project, path)))
         if installs_own_files(name, project):
             parts["revision"] = data["source"]["revision"]

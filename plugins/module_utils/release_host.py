@@ -7,55 +7,49 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
 
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError
 
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "GIT_TERMINAL_PROMPT": "0",
+    # The host's own certificates: a private index or proxy is trusted as the rest of the host trusts it.
+    "UV_SYSTEM_CERTS": "1",
+}
+
+
+def clean_environment(build_env):
+    """Leave this process, and what it starts, no environment but a plain one and what the user wants for building."""
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    os.environ.update(build_env)
+
 
 class Shell:
-    """Runs commands with a clean environment. `env` is what the user wants seen by git, pip and uv."""
+    """Runs commands, within a time, as root or as a user of the host. `run` is AnsibleModule.run_command."""
 
-    def __init__(self, env=None, timeout=900):
-        self.env = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LANG": "C.UTF-8",
-            "GIT_TERMINAL_PROMPT": "0",
-            # The host's own certificates: a private index or proxy is trusted as the rest of the host trusts it.
-            "UV_SYSTEM_CERTS": "1",
-            **{str(key): str(value) for key, value in (env or {}).items()},
-        }
+    def __init__(self, run, timeout=900):
+        self._run = run
         self.timeout = timeout
 
     def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True):
         """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
-        environment = {"HOME": "/root", **self.env, **(env or {})}
-        identity = {}
+        timeout = timeout or self.timeout
+        wrapped = ["timeout", "--kill-after=5", str(timeout)]
         if user:
             account = pwd.getpwnam(user)
-            identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        timeout = timeout or self.timeout
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=cwd,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-                umask=0o022,
-                **identity,
-            )
-        except subprocess.TimeoutExpired as exc:
-            output = (exc.stdout or b"").decode("utf-8", "replace")
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output) from exc
-        except OSError as exc:
-            raise ReleaseError(phase, f"{message}: {argv[0]}: {exc.strerror}") from exc
-        output = done.stdout.decode("utf-8", "replace")
-        if check and done.returncode != 0:
-            raise ReleaseError(phase, f"{message} ({' '.join(argv[:3])} ... ended with {done.returncode})", output)
-        return output, done.returncode
+            wrapped += ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+        code, out, err = self._run(
+            [*wrapped, *argv], cwd=cwd, environ_update=env or {}, umask=0o022, errors="surrogate_then_replace"
+        )
+        output = out + err
+        if code in {124, 137}:  # those of timeout
+            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
+        if check and code != 0:
+            raise ReleaseError(phase, f"{message} ({' '.join(argv[:3])} ... ended with {code})", output)
+        return output, code
 
 
 def own(top, uid, gid, modes=None):

@@ -12,9 +12,9 @@ import shlex
 import shutil
 import tarfile
 import urllib.error
-import urllib.request
 import zipfile
 
+from ansible.module_utils.urls import open_url
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     COMMIT,
     ReleaseError,
@@ -183,8 +183,8 @@ class Source:
         if self.is_local:
             return self.upload
         try:
-            with urllib.request.urlopen(self.location, timeout=60) as answer, open(download, "wb") as stream:
-                shutil.copyfileobj(answer, stream)
+            with open(download, "wb") as stream:
+                shutil.copyfileobj(open_url(self.location, timeout=60, http_agent="daoman.fastapi"), stream)
         except (urllib.error.URLError, OSError) as exc:
             raise ReleaseError("fetch", f"cannot download {redact_url(self.location)}: {exc}") from exc
         verify(download, self.checksum, redact_url(self.location))

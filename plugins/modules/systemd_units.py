@@ -81,7 +81,7 @@ attributes:
 notes:
   - In check mode a command that is not on the host yet is a warning, because an earlier task would have installed it.
 author:
-  - daoman.fastapi contributors
+  - The daoman.fastapi contributors (@daoman)
 """
 
 EXAMPLES = r"""

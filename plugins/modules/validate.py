@@ -37,7 +37,7 @@ attributes:
     description: There is nothing to show.
     support: none
 author:
-  - daoman.fastapi contributors
+  - The daoman.fastapi contributors (@daoman)
 """
 
 EXAMPLES = r"""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import os
+import pwd
 import socketserver
+import subprocess
 import threading
 from typing import ClassVar
 
@@ -14,7 +16,13 @@ from ansible_collections.daoman.fastapi.plugins.action import release as action
 from ansible_collections.daoman.fastapi.plugins.filter.with_defaults import with_defaults
 from ansible_collections.daoman.fastapi.plugins.module_utils import release_switch
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, own, point, write_file
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import (
+    Shell,
+    clean_environment,
+    own,
+    point,
+    write_file,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import (
     service_sections,
     socket_sections,
@@ -22,6 +30,17 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_units impor
 )
 
 APP = {"name": "shop", "domain": "shop.example.com", "source": "./shop", "app": "main:app"}
+
+
+def run(argv, cwd=None, environ_update=None, umask=-1, errors=None):
+    """What AnsibleModule.run_command does, without a module around it."""
+    done = subprocess.run(
+        argv, cwd=cwd, env={**os.environ, **(environ_update or {})}, umask=umask, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+SHELL = Shell(run)
 
 
 def app(**options):
@@ -33,7 +52,7 @@ def app(**options):
 
 def test_a_command_that_fails_brings_its_output_along():
     with pytest.raises(ReleaseError) as error:
-        Shell().run(["sh", "-c", "echo out; echo err >&2; exit 3"], "build", "cannot build")
+        SHELL.run(["sh", "-c", "echo out; echo err >&2; exit 3"], "build", "cannot build")
     assert "cannot build" in error.value.message
     assert "ended with 3" in error.value.message
     assert error.value.output.split() == ["out", "err"]
@@ -42,19 +61,31 @@ def test_a_command_that_fails_brings_its_output_along():
 
 def test_a_command_that_hangs_is_ended():
     with pytest.raises(ReleaseError, match=r"not done within 0\.2 s"):
-        Shell().run(["sleep", "60"], "build", "cannot build", timeout=0.2)
+        SHELL.run(["sleep", "60"], "build", "cannot build", timeout=0.2)
 
 
 def test_a_missing_command_is_named():
-    with pytest.raises(ReleaseError, match="no-such-command: No such file"):
-        Shell().run(["no-such-command"], "fetch", "cannot fetch")
+    with pytest.raises(ReleaseError) as error:
+        SHELL.run(["no-such-command"], "fetch", "cannot fetch")
+    assert "no-such-command" in error.value.output
 
 
 def test_a_command_sees_the_users_environment_and_not_this_ones(monkeypatch):
-    monkeypatch.setenv("LEAKED", "1")
-    output, _code = Shell({"HTTPS_PROXY": "http://proxy:3128"}).run(["env"], "build", "")
-    assert "HTTPS_PROXY=http://proxy:3128" in output
-    assert "LEAKED" not in output
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ["LEAKED"] = "1"
+    clean_environment({"HTTPS_PROXY": "http://proxy:3128"})
+    assert os.environ["HTTPS_PROXY"] == "http://proxy:3128"
+    assert "LEAKED" not in os.environ
+
+
+def test_a_command_runs_as_the_user_it_is_to_run_as():
+    """In a container of CI that is root; elsewhere nobody but root may do it."""
+    if os.getuid() != 0:
+        with pytest.raises(ReleaseError):
+            SHELL.run(["id", "-u"], "build", "", user="nobody")
+        return
+    assert SHELL.run(["id", "-u"], "build", "", user="nobody")[0].strip() == str(pwd.getpwnam("nobody").pw_uid)
+    assert SHELL.run(["id", "-G"], "build", "", user="nobody")[0].strip() == str(pwd.getpwnam("nobody").pw_gid)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -132,14 +163,14 @@ def test_caches_are_no_source(source):
 
 
 def test_what_git_ignores_is_no_source(source):
-    Shell().run(["git", "init", "-q", str(source)], "fetch", "")
+    SHELL.run(["git", "init", "-q", str(source)], "fetch", "")
     (source / ".gitignore").write_text("*.log\n")
     (source / "debug.log").write_text("x")
     assert action.directory_files(str(source)) == [".gitignore", "app/main.py"]
 
 
 def test_a_directory_that_git_ignores_whole_is_still_a_source(tmp_path):
-    Shell().run(["git", "init", "-q", str(tmp_path)], "fetch", "")
+    SHELL.run(["git", "init", "-q", str(tmp_path)], "fetch", "")
     (tmp_path / ".gitignore").write_text("build/\n")
     (tmp_path / "build").mkdir()
     (tmp_path / "build/main.py").write_text("x")
@@ -223,7 +254,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def instance(tmp_path, monkeypatch):
     layout = Layout("shop", root=str(tmp_path))
-    instance = release_switch.Instance(layout, "20260101T000000Z-000000000000", Shell())
+    instance = release_switch.Instance(layout, "20260101T000000Z-000000000000", SHELL)
     monkeypatch.setattr(instance, "properties", lambda: {"NRestarts": "0", "ActiveState": "active"})
     os.makedirs(layout.run)
     server = socketserver.ThreadingUnixStreamServer(layout.socket(instance.id), Handler)
