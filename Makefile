@@ -1,6 +1,6 @@
 # Each target does one thing, and first installs what it needs and misses (scripts/tools, engine, images say what).
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit sanity build molecule bench tools engine images
+.PHONY: help demo demo-down test lint unit sanity build molecule docs bench tools engine images
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -29,6 +29,9 @@ build: tools images ## Build the collection, install it elsewhere, run its site 
 
 molecule: tools images ## Run the Molecule scenarios; one of them: make molecule SCENARIO=site
 	@scripts/molecule $(SCENARIO)
+
+docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs
+	@.venv/bin/python scripts/docs.py
 
 bench: tools images ## Measure the roles against plain shell scripts
 	@scripts/bench
