@@ -157,7 +157,7 @@ HEADER = "Ansible managed: daoman.fastapi.systemd_service"
 JOURNAL_LINES = 40
 # Types whose start is over before the service has shown that it works.
 UNPROVEN = ("simple", "exec", "idle", "")
-PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "Type", "Result", "NRestarts", "Triggers")
+PROPERTIES = ("ActiveState", "SubState", "UnitFileState", "Type", "Result", "NRestarts", "Triggers", "NeedDaemonReload")
 
 OPTIONS = {
     "name": {"type": "str", "required": True},
@@ -339,8 +339,11 @@ class Units:
                 elif running:
                     unit.actions.append("stopped")
                 continue
-            if unit.changed:
-                unit.actions.append("created" if unit.before is None else "updated")
+            # a run that was interrupted, or an editor, leaves a file that systemd has not read
+            unread = unit.installs and self.status[unit.name].get("NeedDaemonReload") == "yes"
+            changed = unit.changed or unread
+            if changed:
+                unit.actions.append("updated" if unit.before is not None else "created")
             if unit.enabled is True and (
                 state not in ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias")
                 or self.links_differ(unit)
@@ -352,7 +355,7 @@ class Units:
                 unit.actions.append("stopped")
             elif unit.state == "started" and not running:
                 unit.actions.append("started")
-            elif running and unit.changed and unit.before is not None and unit.state in ("started", "present"):
+            elif running and changed and unit.state in ("started", "present"):
                 word = {"restart": "restarted", "reload": "reloaded"}.get(unit.options["on_change"])
                 if word:
                     unit.actions.append(word)
@@ -387,7 +390,7 @@ class Units:
             # what goes stops first, because what comes may want its port; it is removed last, for the way back
             for unit in gone:
                 self.stop([_instances(unit.name)])
-            if written:
+            if any({"created", "updated"}.intersection(unit.actions) for unit in self.units):
                 self.daemon_reload()
             self.enable()
             self.start()

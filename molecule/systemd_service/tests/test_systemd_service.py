@@ -213,6 +213,29 @@ def test_only_what_changed_is_restarted(units):
     assert before[0] == after[0] and before[1] != after[1]
 
 
+def test_a_file_that_systemd_has_not_read_is_read(host, units):
+    """As an interrupted run leaves it: the new file is there, the old one runs."""
+    units.applied(service("job.service", "/usr/bin/sleep 1001"))
+    host.check_output("sed -i s/1001/1002/ /etc/systemd/system/job.service")
+    units.applied(service("job.service", "/usr/bin/sleep 1002"))
+    assert "1002" in units.show("job.service", "ExecStart")
+    pid = units.show("job.service", "MainPID")
+    assert "1002" in host.check_output(f"tr '\\0' ' ' < /proc/{pid}/cmdline")
+
+
+def test_a_unit_that_replaces_a_running_one_of_a_package_is_restarted(host, units):
+    host.check_output("printf '[Service]\nExecStart=/usr/bin/sleep 1001\n' > /usr/lib/systemd/system/job.service")
+    host.check_output("systemctl daemon-reload && systemctl start job.service")
+    try:
+        units.applied(service("job.service", "/usr/bin/sleep 1002"))
+        pid = units.show("job.service", "MainPID")
+        assert "1002" in host.check_output(f"tr '\\0' ' ' < /proc/{pid}/cmdline")
+        units.taken_back(service("job.service", "/usr/bin/false"))
+        assert "1002" in units.show("job.service", "ExecStart")
+    finally:
+        host.check_output("rm /usr/lib/systemd/system/job.service")
+
+
 def test_a_changed_socket_is_restarted_with_its_running_service(host, units):
     def run(path):
         return units.applied(
