@@ -91,8 +91,6 @@ def load(role, roles=ROLES):
 
 def join(path, key):
     """The path of a key below a path, as one would write it in Ansible."""
-    if isinstance(key, int) and not isinstance(key, bool):
-        return f"{path}[{key}]"
     if isinstance(key, str) and re.match(r"^[A-Za-z_][A-Za-z0-9_-]*$", key):
         return f"{path}.{key}" if path else str(key)
     return f"{path}[{key!r}]"
@@ -133,7 +131,7 @@ class Problem(str):
     """One line: where, what is wrong, the value and how to mend it."""
 
     def __new__(cls, path, text, shown="", mend=""):
-        parts = [f"{path}: " if path else "", text, f" ({shown})" if shown else "", f". {mend}" if mend else ""]
+        parts = [f"{path}: ", text, f" ({shown})" if shown else "", f". {mend}" if mend else ""]
         self = str.__new__(cls, "".join(parts))
         self.path, self.text = path, text
         return self
@@ -237,9 +235,10 @@ class _Checker:
         close = nearest(key, options, 0.75)
         if close:
             return f"Did you mean '{close}'?"
-        places = [place for place in _places(key, root[0], root[1]) if place != join(path, key)]
-        if places:
-            return f"Did you mean '{places[0]}'?"
+        places = _places(root[0], root[1])
+        close = nearest(key, places, 0.75)
+        if close:
+            return f"Did you mean '{places[close]}'?"
         close = nearest(key, options)
         if close:
             return f"Did you mean '{close}'?"
@@ -263,11 +262,8 @@ class _Checker:
             return self.elements(spec, value, path, hidden)
         if choices and value not in choices:
             self.choice(value, choices, path, hidden)
-        if kind == "dict":
-            if spec.get("options") is not None:
-                value = self.dict(spec, value, path, hidden, root)
-            elif not isinstance(value, dict):
-                self.add(path, "expected a dict", value, hidden)
+        if kind == "dict" and spec.get("options") is not None:
+            return self.dict(spec, value, path, hidden, root)
         return value
 
     def elements(self, spec, value, path, hidden):
@@ -358,14 +354,13 @@ def quoted(names, word):
     return names[0] if len(names) == 1 else "{} {} {}".format(", ".join(names[:-1]), word, names[-1])
 
 
-def _places(key, options, path):
-    """Where else below the root an option has exactly this name; lists are not entered."""
-    found = []
+def _places(options, path):
+    """All options below, with the path of the first of each name; lists are not entered."""
+    found = {name: join(path, name) for name in options}
     for name, spec in options.items():
-        if name == key:
-            found.append(join(path, name))
         if spec.get("type") == "dict" and spec.get("options"):
-            found.extend(_places(key, spec["options"], join(path, name)))
+            for inner, place in _places(spec["options"], join(path, name)).items():
+                found.setdefault(inner, place)
     return found
 
 

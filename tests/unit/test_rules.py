@@ -85,6 +85,7 @@ def test_sound_apps_pass(change):
         ({"source": "https://example.com/x.zip"}, "checksum", "is required"),
         ({"source": "https://example.com/x.whl"}, "checksum", "is required"),
         ({"source": "/x.zip", "checksum": "md5:abc"}, "checksum", "is not sha256:"),
+        ({"source": "/x.zip", "source_type": "directory", "checksum": DIGEST}, "checksum", "type 'directory'"),
         ({"ssh_key_file": "/root/key"}, "ssh_key_file", "no meaning for a source of type 'directory'"),
         ({"source": "shop==1", "subdirectory": "x"}, "subdirectory", "no meaning"),
         ({"subdirectory": "/abs"}, "subdirectory", "must be relative"),
@@ -114,6 +115,7 @@ def test_sound_apps_pass(change):
         ({"service": {"writable_paths": ["var"]}}, "service.writable_paths[0]", "must be absolute"),
         ({"service": {"writable_paths": ["/etc/"]}}, "service.writable_paths[0]", "system directory"),
         ({"service": {"overrides": {"Servcie": {}}}}, "service.overrides.Servcie", "Did you mean 'Service'?"),
+        ({"service": {"overrides": {"Zzz": {}}}}, "service.overrides.Zzz", "There are: Unit, Service, Install"),
         ({"service": {"overrides": {"Service": "x"}}}, "service.overrides.Service", "expected a dict"),
         ({"service": {"overrides": {"Service": {"A": "b\nc"}}}}, "service.overrides.Service.A", "several lines"),
         ({"service": {"overrides": {"Service": {"TimeoutStopSec": 20}}}}, "service.overrides.Service.TimeoutStopSec",
@@ -150,6 +152,24 @@ def test_apps_do_not_collide(first, second, path, said):
     found = check_apps({**APP, **first}, {**OTHER, **second})
     assert len(found) == 1, found
     assert found[0].startswith(f"fastapi_apps{path}: ") and said in found[0]
+
+
+@pytest.mark.parametrize("directory, said", [("/abs", "must be relative"), ("../x", "must not leave"), ("a/b", None)])
+def test_static_paths_stay_in_the_source(directory, said):
+    found = check("gunicorn_app", "gunicorn_app_apps", {**APP, "static_paths": [directory]})
+    assert found == [] if said is None else len(found) == 1 and said in found[0]
+
+
+@pytest.mark.parametrize("role, variable, element", [
+    ("gunicorn_app", "gunicorn_app_apps", {"static_paths": [None, 1.5]}),
+    ("systemd_service", "systemd_service_units", {"name": None}),
+    ("nginx", "nginx_sites", {"name": None, "static": [None, {"url": None}], "upstream": {"servers": [{}, None]}}),
+    ("certbot_tls", "certbot_tls_certificates", {"domains": [None]}),
+])
+def test_the_rules_of_each_role_bear_values_that_the_spec_refused(role, variable, element):
+    filled, problems = spec.check_option(spec.load(role)[variable], [element], variable)
+    assert problems
+    assert rules.check(role, {variable: filled}, problems) == []
 
 
 def test_secrets_are_not_shown():
@@ -219,6 +239,9 @@ SERVICE = {"name": "w.service", "sections": {"Service": {"ExecStart": "/bin/x"},
     [
         ({**SERVICE, "name": "w"}, "name", "is no name for a unit"),
         ({**SERVICE, "name": "w.servcie"}, "name", "Did you mean 'w.service'?"),
+        ({**SERVICE, "name": "w.zzz"}, "name", "For example: worker.service"),
+        ({"name": "w.socket", "sections": {"Socket": {"ListenStream": [8000, "/x", "/" + "x" * 107]}}},
+         "sections.Socket.ListenStream", "107 bytes"),
         ({**SERVICE, "name": "a/b.service"}, "name", "is no name for a unit"),
         ({"name": "w.service", "sections": {"Unit": {}}}, "sections", "needs the section 'Service'"),
         ({"name": "w.timer", "sections": {"Timer": {}, "Service": {}}}, "sections.Service", "is no section of a timer"),
@@ -248,6 +271,9 @@ def test_units_that_cannot_work_are_refused(unit, path, said):
         SERVICE,
         {"name": "w@a.service", "state": "started", "enabled": True},
         {"name": "gone.service", "state": "absent"},
+        {"name": "gone.service", "state": "absent", "sections": {"Servcie": {}}, "exposure_limit": 99},
+        {"name": "w.socket", "sections": {"Socket": {"ListenStream": "[::]:8000", "ExecStartPre": "/" + "x" * 120}}},
+        {"name": "w.socket", "sections": {"Socket": {"ListenStream": "/" + "x" * 106}}},
         {"name": "w.target", "sections": {"Unit": {"Description": "x"}}},
         {"name": "w.slice", "sections": {"Slice": {"CPUWeight": 10}}},
         {**SERVICE, "name": "w@.service"},

@@ -193,6 +193,12 @@ def test_all_problems_come_at_once_with_their_paths():
         ({"static": None}, "app.static: expected a list of dicts (value: null). Leave the line out for the default"),
         ({"gunicorn": {"preload_app": "maybe"}}, "app.gunicorn.preload_app: expected true or false (value: 'maybe')"),
         ({"ports": [1, None]}, "app.ports[1]: expected a whole number (value: null). Remove the empty entry"),
+        ({"gunicorn": True}, "app.gunicorn: expected a dict (value: true)"),
+        ({"gunicorn": False}, "(value: false)"),
+        ({"gunicorn": [1, 2]}, "(value: a list of 2)"),
+        ({"wrokers": 3}, "app.wrokers: unknown option (value: 3). Did you mean 'app.gunicorn.workers'?"),
+        ({"kind": "zzz"}, "app.kind: must be one of auto, git, archive (value: 'zzz')"),
+        ({"kind": 5}, "app.kind: must be one of auto, git, archive (value: '5')"),
         ({True: 1}, "app[True]: option names are strings"),
         ({"not a name": 1}, "app['not a name']: unknown option"),
     ],
@@ -204,6 +210,52 @@ def test_a_problem_names_path_value_and_mend(value, said):
 def test_a_version_that_yaml_shortened_is_not_deployed():
     said = one({"name": 1.1})
     assert "put the value in quotes" in said and "1.10 becomes 1.1" in said
+
+
+def test_a_choice_with_nothing_near_suggests_nothing():
+    assert "Did you mean" not in one({"name": "x", "kind": "zzz"})
+
+
+def test_where_there_are_no_options_none_are_listed():
+    assert spec.check({}, {"a": 1}, "app")[1][0] == "app.a: unknown option (value: 1)"
+
+
+def test_an_option_and_its_alias_are_one():
+    options = {"name": {"type": "str", "aliases": ["title"], "required": True}}
+    assert spec.check(options, {"title": "x"}) == ({"name": "x"}, [])
+    assert "is the same option as 'name', and both are set" in one({"name": "x", "title": "y"}, options)
+
+
+def test_each_entry_of_a_list_is_one_of_the_choices():
+    options = {"o": {"type": "list", "elements": "str", "choices": ["a", "b"], "default": []}}
+    assert spec.check(options, {"o": ["a", "b"]})[1] == []
+    assert one({"o": ["a", "c"]}, options) == "app.o[1]: must be one of a, b (value: 'c')"
+
+
+def test_a_default_that_is_a_list_of_dicts_is_filled():
+    inner = {"url": {"type": "str"}, "expires": {"type": "str", "default": "30d"}}
+    options = {"o": {"type": "list", "elements": "dict", "default": [{"url": "/"}], "options": inner}}
+    assert spec.check(options, {})[0] == {"o": [{"url": "/", "expires": "30d"}]}
+
+
+def test_conditions_wait_for_what_they_are_about():
+    """With `b` misspelt, 'a needs b' would send the reader astray."""
+    inner = {"a": {"type": "str"}, "bottom": {"type": "str"}}
+    options = {"o": {"type": "dict", "options": inner, "required_together": [["a", "bottom"]]}}
+    assert "Did you mean 'bottom'?" in one({"o": {"a": "1", "botom": "1"}}, options)
+
+
+def test_one_group_and_one_name_need_no_brackets():
+    inner = {name: {"type": "str"} for name in "ab"}
+    exclusive = {"o": {"type": "dict", "options": inner, "mutually_exclusive": ["a", "b"]}}
+    assert "exclude each other" in one({"o": {"a": "1", "b": "1"}}, exclusive)
+    needed = {"o": {"type": "dict", "options": {**inner, "other": {"type": "str"}}, "required_by": {"a": "other"}}}
+    assert one({"o": {"a": "1"}}, needed) == "app.o: 'a' needs 'other' as well"
+
+
+def test_an_unknown_type_in_a_spec_is_a_fault_of_the_spec():
+    with pytest.raises(spec.SpecError, match="unknown type 'strr'"):
+        spec.check({"o": {"type": "strr"}}, {"o": "x"})
 
 
 @pytest.mark.parametrize("value", [{}, {"name": None}])
