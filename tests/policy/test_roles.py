@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
+from ansible_collections.daoman.fastapi.plugins.modules import systemd_units
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
@@ -128,9 +129,6 @@ def test_every_option_of_the_apps_is_one_of_a_role():
 
 def test_the_module_takes_what_the_role_documents():
     """systemd_units has its units' options in its documentation, its code and the role's spec."""
-    path = ROOT / "plugins/modules/systemd_units.py"
-    from ansible_collections.daoman.fastapi.plugins.modules import systemd_units
-
     documented = yaml.safe_load(systemd_units.DOCUMENTATION)["options"]["units"]["suboptions"]
     role = spec.load("systemd_service")["systemd_service_units"]["options"]
 
@@ -138,7 +136,7 @@ def test_the_module_takes_what_the_role_documents():
         keys = ("type", "elements", "choices", "default", "required")
         return {name: {key: option[key] for key in keys if key in option} for name, option in options.items()}
 
-    assert essence(documented) == essence(role) == essence(systemd_units.OPTIONS), short(path)
+    assert essence(documented) == essence(role) == essence(systemd_units.OPTIONS)
 
 
 def test_the_readmes_and_the_reference_are_generated():
