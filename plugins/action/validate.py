@@ -224,8 +224,7 @@ class ActionModule(ActionBase):
             if value is not OMIT and value is not BROKEN:
                 given[name] = value
         problems.extend(unresolved)
-        if derived:
-            options = {name: option for name, option in options.items() if name != derived}
+        options = {name: option for name, option in options.items() if name != derived}
         filled, found = spec.check(options, given, "", values.is_secret)
         found = _without(found, unresolved)
         problems.extend(found)

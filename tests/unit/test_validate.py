@@ -209,6 +209,11 @@ def test_ones_own_variables_can_be_named(warnings):
     assert not run(variables, role="nginx").get("failed") and warnings == []
 
 
+def test_the_list_of_ones_own_variables_is_checked_too():
+    found = problems({"nginx_site": 1, "fastapi_ignored_variables": {"nginx_site": True}}, role="nginx")
+    assert [text.partition(": ")[0] for text in found] == ["fastapi_ignored_variables", "nginx_site"]
+
+
 def test_a_variable_that_the_site_makes_must_not_be_set():
     found = problems({"fastapi_apps": [APP], "nginx_sites": []}, apps=True, role="nginx")
     assert len(found) == 1 and found[0].startswith("nginx_sites: is set, but the site playbook makes it")
