@@ -101,6 +101,10 @@ def test_what_is_not_set_is_left_out():
     assert not unset(apps.nginx_sites([MINIMAL])) and not unset(apps.gunicorn_apps([MINIMAL]))
 
 
+def test_unset_options_are_dropped_at_every_depth():
+    assert apps._set({"a": None, "b": [{"c": None, "d": 1}], "e": {"f": None}}) == {"b": [{"d": 1}], "e": {}}
+
+
 def test_a_filter_lists_all_problems():
     gunicorn_apps = FilterModule().filters()["gunicorn_apps"]
     with pytest.raises(AnsibleFilterError) as error:

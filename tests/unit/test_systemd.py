@@ -28,6 +28,10 @@ def test_a_unit_is_rendered():
         "PrivateTmp=yes\nRestart=no\nNice=5\nAmbientCapabilities=\n")
 
 
+def test_without_a_header_a_unit_begins_with_its_first_section():
+    assert systemd.render({"Timer": {"OnCalendar": "daily"}}) == "[Timer]\nOnCalendar=daily\n"
+
+
 @pytest.mark.parametrize("value", ["a\nExecStart=/bin/evil", "a\0b"])
 def test_a_value_cannot_end_its_directive(value):
     with pytest.raises(ValueError, match="one line"):
@@ -114,6 +118,27 @@ class FakeRun:
 
 
 FILES = {"a.service": "[Service]\n", "b.timer": "[Timer]\n"}
+
+
+def test_without_units_nothing_is_run():
+    assert systemd.verify({}, None) == []
+
+
+ITEMS = "[Service]\nExecStart=COMMAND [...]\nRestart=SERVICERESTART\n\n[Timer]\nOnCalendar=TIMER\n"
+
+
+@pytest.mark.parametrize(
+    "there, code, out, known",
+    [
+        (True, 0, ITEMS, {"Service": ["ExecStart", "Restart"], "Timer": ["OnCalendar"]}),
+        (True, 0, "stray=1\n" + ITEMS, {"Service": ["ExecStart", "Restart"], "Timer": ["OnCalendar"]}),
+        (True, 1, ITEMS, {}),
+        (False, 0, ITEMS, {}),
+    ],
+)
+def test_the_directives_that_systemd_knows_are_read(monkeypatch, there, code, out, known):
+    monkeypatch.setattr(systemd.os.path, "exists", lambda path: there)
+    assert systemd.known_directives(lambda argv, environ_update: (code, out, "")) == known
 
 
 def test_all_units_are_verified_together_and_nothing_stays():

@@ -76,6 +76,11 @@ def test_the_number_of_problems_is_told():
     assert "fastapi_apps[0].gunicorn.wrokers: unknown option (value: 3). Did you mean 'workers'?" in result["msg"]
 
 
+def test_one_problem_of_a_role_is_told_as_such():
+    result = run({"nginx_worker_connections": "many"}, role="nginx")
+    assert result["msg"].startswith("1 problem in the variables of nginx; nothing was changed:\n")
+
+
 def test_problems_of_the_spec_and_of_the_rules_come_together():
     found = problems({"fastapi_apps": [{**APP, "domain": "a/b", "gunicorn": {"workers": "x"}}, {**APP, "healht": {}}]})
     assert [text.partition(": ")[0] for text in found] == [
@@ -138,6 +143,17 @@ def test_untrusted_text_is_no_template():
     variables = {"fastapi_apps": [{**APP, "app": "{{ lookup('pipe', 'id') }}"}]}
     result = run(variables, trust=False, apps=True)
     assert "is not module:attribute (value: \"{{ lookup('pipe', 'id') }}\")" in result["msg"]
+
+
+def test_a_whole_variable_can_be_omitted_or_broken():
+    assert not run({"nginx_worker_connections": "{{ omit }}"}, role="nginx").get("failed")
+    assert problems({"nginx_worker_connections": "{{ n }}"}, role="nginx") == [
+        "nginx_worker_connections: uses a variable that is not there: 'n' is undefined"]
+
+
+def test_a_failing_template_says_why():
+    said = problems({"text": "{", "fastapi_apps": [{**APP, "version": "{{ text | from_json }}"}]})
+    assert len(said) == 1 and said[0].startswith("fastapi_apps[0].version: cannot be resolved: ")
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------
