@@ -289,6 +289,11 @@ def redact(text, env):
     return text
 
 
+def env_names(text):
+    """Names in the text of an environment file, as env_file() writes it: a value may have lines that look like more."""
+    return [match.group(1) for match in re.finditer(r'^(\w+)="(?:[^"\\]|\\.)*"$', text, re.MULTILINE | re.DOTALL)]
+
+
 def journal_text(lines):
     """Lines of the journal as a person reads them: of a JSON line its message and its traceback."""
     result = []

@@ -56,6 +56,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     Layout,
     ReleaseError,
     digest,
+    env_names,
     file_mode,
     inputs,
     journal_text,
@@ -144,7 +145,7 @@ class Deploy:
 
     def _diff(self, live, manifest, data):
         def names(text):
-            return "".join(line.split("=", 1)[0] + "\n" for line in text.splitlines() if "=" in line)
+            return "".join(f"{name}\n" for name in env_names(text))
 
         def facts(items):
             return "".join(f"{key}: {json.dumps(items[key])}\n" for key in sorted(items) if key != "files")

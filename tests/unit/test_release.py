@@ -11,6 +11,7 @@ import zipfile
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils import release
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import ReleaseError, unpack, verify
+from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file
 
 PARAMS = {
     "name": "shop",
@@ -326,6 +327,11 @@ def test_a_wrong_checksum_is_refused_with_both(tmp_path):
 def test_secrets_do_not_reach_the_output():
     env = {"DATABASE_URL": "postgres://me:secret@db/x", "PASSWORD": "postgres", "DEBUG": "1"}
     assert release.redact("1 cannot reach postgres://me:secret@db/x", env) == "1 cannot reach <DATABASE_URL>"
+
+
+def test_the_names_of_an_environment_give_no_value_away():
+    env = {"KEY": "-----BEGIN-----\nMIIEow==\nB=\"x\"\n", "PLAIN": "a=b", "QUOTED": 'say "hi" \\', "EMPTY": ""}
+    assert release.env_names(env_file(env)) == ["KEY", "PLAIN", "QUOTED", "EMPTY"]
 
 
 def test_json_lines_of_the_journal_become_readable():
