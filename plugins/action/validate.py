@@ -181,6 +181,12 @@ class ActionModule(ActionBase):
         errors, others = misspelt(task_vars, "fastapi_", options, ignored)
         problems.extend(errors)
         warnings.extend(others)
+        for name in options:
+            if name in task_vars and name not in (apps.APPS, apps.IGNORED):
+                value, unresolved = self.value(values, name)
+                problems.extend(unresolved)
+                if value is not OMIT and value is not BROKEN:
+                    problems.extend(spec.check_option(options[name], value, name, values.is_secret)[1])
         if apps.APPS not in task_vars:
             # the misspelt name, reported above, is the likelier reason
             if not errors:

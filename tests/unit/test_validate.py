@@ -87,6 +87,11 @@ def test_problems_of_the_spec_and_of_the_rules_come_together():
         "fastapi_apps[0].gunicorn.workers", "fastapi_apps[1].healht", "fastapi_apps[0].domain", "fastapi_apps[1].name"]
 
 
+def test_the_sites_other_variables_are_checked_too():
+    found = problems({"fastapi_apps": [APP], "fastapi_manage_packages": "maybe"})
+    assert found == ["fastapi_manage_packages: expected true or false (value: 'maybe')"]
+
+
 @pytest.mark.parametrize(
     "variables, said",
     [
