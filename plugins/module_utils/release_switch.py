@@ -137,9 +137,10 @@ class Instance:
 
     def stop(self, timeout):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
-        self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
         self._systemctl(
-            "stop",
+            "disable",
+            "--now",
+            "--quiet",
             self.socket,
             self.service,
             phase="drain",

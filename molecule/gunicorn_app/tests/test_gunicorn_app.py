@@ -458,6 +458,12 @@ def test_a_unit_that_is_too_open_is_refused(tiny):
     )
 
 
+def test_a_lower_limit_counts_though_the_unit_is_the_same(tiny):
+    tiny.deployed()
+    tiny.edit('REVISION = "1"', 'REVISION = "4"')
+    assert "over service.exposure_limit 0.1" in tiny.refused(service={"exposure_limit": 0.1})
+
+
 def test_secrets_are_not_shown_by_a_failure(tiny):
     tiny.deployed()
     tiny.edit("import json", 'import json\nimport os\nraise RuntimeError(os.environ["TOKEN"])')
