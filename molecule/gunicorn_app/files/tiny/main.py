@@ -44,7 +44,7 @@ ANSWERS = {
     "/umask": lambda scope: umask(),
     "/temporary": lambda scope: temporary(),
     "/write": lambda scope: {path: write(path) for path in ("main.py", "/etc/x", "/srv/tiny/shared/x", "/tmp/x")},
-    "/home": lambda scope: os.path.exists("/root/.bashrc"),
+    "/home": lambda scope: os.access("/home", os.R_OK),
     "/tcp": lambda scope: connect(("127.0.0.1", 9)),
     "/scheme": lambda scope: [scope["scheme"], scope["client"]],
 }
