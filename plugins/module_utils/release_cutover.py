@@ -110,7 +110,8 @@ class Cutover:
                 self.shell.run(
                     ["/bin/sh", "-c", command],
                     point,
-                    f"the hook '{command}' failed",
+                    "the hook failed",
+                    shown=f"'{command}'",
                     user=self.layout.name,
                     cwd=project if os.path.isdir(project) else self.layout.base,
                     timeout=settings["hook_timeout"],

@@ -34,7 +34,7 @@ class Shell:
         self._run = run
         self.timeout = timeout
 
-    def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True):
+    def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True, shown=""):
         """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
         timeout = timeout or self.timeout
         wrapped = ["timeout", "--kill-after=5", str(timeout)]
@@ -48,7 +48,7 @@ class Shell:
         if code in {124, 137}:  # those of timeout
             raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
         if check and code != 0:
-            raise ReleaseError(phase, f"{message} ({' '.join(argv[:3])} ... ended with {code})", output)
+            raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} ended with {code})", output)
         return output, code
 
 
