@@ -428,6 +428,8 @@ def site(value, path):
     for key, time in (value.get("timeouts") or {}).items():
         if isinstance(time, str) and not NGINX_TIME.match(time):
             yield problem(f"{path}.timeouts.{key}", "is no time as nginx writes it", time, mend="For example: 60s")
+    yield from at_least(value, path, "upstream.keepalive", 0)
+    yield from at_least(value, path, "upstream.tries", 1)
     size = value.get("client_max_body_size")
     if isinstance(size, str) and not NGINX_SIZE.match(size):
         yield problem(f"{path}.client_max_body_size", "is no size as nginx writes it", size, mend="For example: 10m")
@@ -452,7 +454,17 @@ def site_of_app(value, path):
         if seconds is not None and limit_ is not None and limit_ > NGINX_KEEPALIVE and seconds >= limit_:
             where = f"{path}.nginx.upstream.keepalive_timeout"
             yield problem(where, f"must be shorter than {name} ({limit_:g} s)", idle, mend=NGINX_LETS_GO)
-            return
+            break
+    tries_timeout = (nginx.get("upstream") or {}).get("tries_timeout")
+    seconds = _seconds(tries_timeout)
+    killed = (value.get("gunicorn") or {}).get("timeout")
+    if seconds is not None and killed and seconds >= killed:
+        yield problem(
+            f"{path}.nginx.upstream.tries_timeout",
+            f"must be shorter than gunicorn.timeout ({killed} s)",
+            tries_timeout,
+            mend="Otherwise a request that blocks a worker until it is killed goes on to block the next one",
+        )
 
 
 def standalone_site(value, path):

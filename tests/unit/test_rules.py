@@ -43,6 +43,8 @@ def check(role, variable, *values):
         {"env": {"A": "b", "_B1": 3, "C": True, "D": ""}},
         {"gunicorn": {"max_requests": 0, "max_requests_jitter": 100}},
         {"gunicorn": {"max_requests": 100, "max_requests_jitter": 100}},
+        {"gunicorn": {"timeout": 6}},
+        {"gunicorn": {"timeout": 0}},
         {"service": {"overrides": {"Service": {"TimeoutStopSec": "2min", "Nice": 5}, "X-Mine": {"a": "b"}}}},
         {"service": {"writable_paths": ["/var/lib/shop"]}},
         {"python": "3.13"},
@@ -143,6 +145,9 @@ def test_sound_apps_pass(change):
         ({"nginx": {"static": [{"url": "/s/", "directory": "a"}, {"url": "/s/", "directory": "b"}]}},
          "nginx.static[1].url", "is there twice"),
         ({"nginx": {"client_max_body_size": "10 MB"}}, "nginx.client_max_body_size", "is no size"),
+        ({"gunicorn": {"timeout": 5}}, "nginx.upstream.tries_timeout", "must be shorter than gunicorn.timeout (5 s)"),
+        ({"nginx": {"upstream": {"tries": 0}}}, "nginx.upstream.tries", "must be at least 1"),
+        ({"nginx": {"upstream": {"keepalive": -1}}}, "nginx.upstream.keepalive", "must be at least 0"),
         ({"nginx": {"timeouts": {"read": "1 minute"}}}, "nginx.timeouts.read", "is no time"),
     ],
 )
