@@ -86,6 +86,8 @@ class App:
         for instance in self.instances:
             settings = (self.layout.manifest(instance.id) or {}).get("serve", {})
             instance.stop(settings.get("timeout_stop", 0))
+        if self.instances:
+            self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
         for path in self.paths:
             if os.path.isfile(path):
                 os.unlink(path)
