@@ -42,6 +42,8 @@ def boot_id():
 
 def is_stale(found, boot=None):
     """Whether what is written in a lock that no process holds has lost its owner."""
+    if not found:
+        return False
     if found.get("until"):
         return seconds_since(found["until"]) > 0
     if found.get("held"):
@@ -73,6 +75,15 @@ class Lock:
 
     def read(self):
         return read_json(self.path)
+
+    def is_free(self):
+        """Whether no process holds it now."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as exc:
+            return isinstance(exc, FileNotFoundError)
+        return True
 
     def pending(self, run):
         """What an earlier step of the same run left here, or nothing."""
