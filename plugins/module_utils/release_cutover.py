@@ -140,15 +140,15 @@ class Cutover:
             instance.wait_ready(settings["domain"], settings["health"])
         self.hook("before_switch", id_, previous, settings)
 
-    def switch(self, id_, previous):
-        """Send users to the release. Enabled before and the other disabled after it: a reboot starts what serves."""
+    def switch(self, there, away):
+        """Send users to a release. Enabled before and the other disabled after it: a reboot starts what serves."""
         with self.phase("switch"):
-            instance = Instance(self.layout, id_, self.shell)
+            instance = Instance(self.layout, there, self.shell)
             instance.enable()
-            instance.switch(previous)
+            instance.switch(away)
             self.facts["served"] = time.time()
-            if previous and previous != id_:
-                Instance(self.layout, previous, self.shell).disable()
+            if away and away != there:
+                Instance(self.layout, away, self.shell).disable()
 
     def guard(self, id_, access_log, guard):
         """Watch what nginx logs. ReleaseError when the release does worse than the one before."""

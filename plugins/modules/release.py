@@ -62,8 +62,8 @@ options:
     default: www-data
   until:
     description:
-      - The last thing to do. A later call in the same run of the playbook goes on from there, and until then keeps others
-        out by the app's lock.
+      - The last thing to do. A later call in the same run of the playbook goes on from there; until then the app's lock
+        keeps others out.
       - V(abort) gives up what this run has begun on this host, or has done if O(previous) is given.
     type: str
     choices: [fetch, build, seal, migrate, ready, switch, done, abort]
