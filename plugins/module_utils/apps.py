@@ -55,6 +55,7 @@ def options():
     for name in FROM_APP:
         site.pop(name, None)
     site.get("upstream", {}).get("options", {}).pop("servers", None)
+    site.get("static", {}).get("options", {}).pop("previous", None)
     for entry in site.values():
         entry.pop("required", None)
     app["nginx"] = {
@@ -115,6 +116,8 @@ def nginx_sites(apps):
         upstream["servers"] = [{"address": "unix:{}".format(live_socket(app["name"]))}]
         site["upstream"] = upstream
         for entry in site.get("static") or []:
+            if not posixpath.isabs(entry["directory"]):
+                entry["previous"] = static_directory(app, entry["directory"], "previous")
             entry["directory"] = static_directory(app, entry["directory"])
         result.append(_set(site))
     return result
@@ -137,12 +140,15 @@ def live_socket(name):
     return f"{HOME}/{name}/live.sock"
 
 
-def static_directory(app, directory):
-    """A directory of the application's source as nginx sees it; an absolute one is elsewhere and stays."""
+def static_directory(app, directory, link="current"):
+    """A directory of the application's source as nginx sees it; an absolute one is elsewhere and stays.
+
+    :arg link: which release, by the link to it: the live one (current) or the one before (previous)
+    """
     if posixpath.isabs(directory):
         return directory
     return posixpath.normpath(
-        posixpath.join(HOME, app["name"], "current", "src", app.get("subdirectory") or "", directory)
+        posixpath.join(HOME, app["name"], link, "src", app.get("subdirectory") or "", directory)
     )
 
 

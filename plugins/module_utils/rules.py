@@ -29,6 +29,8 @@ APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_
 CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
 UMASK = re.compile(r"^0?[0-7]{3}$")
 PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
+# What ends or splits a word of nginx's configuration, or is replaced in it.
+UNQUOTED = re.compile(r"[\s\"';{}$\\]")
 NGINX_TIME = re.compile(r"^(\d+(ms|[smhdwMy])?\s*)+$")
 NGINX_SIZE = re.compile(r"^\d+[kKmMgG]?$")
 HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
@@ -360,6 +362,10 @@ def site(value, path):
         directory = entry.get("directory")
         if isinstance(directory, str) and ".." in directory.split("/"):
             yield problem(f"{where}.directory", "must not contain '..'", directory)
+        for key in ("directory", "previous", "url"):
+            # nginx would take it apart, or for a variable
+            if isinstance(entry.get(key), str) and UNQUOTED.search(entry[key]):
+                yield problem(f"{where}.{key}", "has a space or one of \" ' ; { } $ \\ in it", entry[key])
 
     for key, time in (value.get("timeouts") or {}).items():
         if isinstance(time, str) and not NGINX_TIME.match(time):
@@ -413,6 +419,9 @@ def standalone_site(value, path):
         directory = entry.get("directory")
         if isinstance(directory, str) and not directory.startswith("/"):
             yield problem("{}.directory".format(join(f"{path}.static", index)), "must be absolute", directory)
+        previous = entry.get("previous")
+        if previous and not previous.startswith("/"):
+            yield problem("{}.previous".format(join(f"{path}.static", index)), "must be absolute", previous)
     for index, server in _entries((value.get("upstream") or {}).get("servers")):
         address = server.get("address")
         if isinstance(address, str):

@@ -84,6 +84,8 @@ def test_a_site_is_served_from_the_live_socket_and_release():
     assert site["upstream"]["keepalive"] == 8
     assert [entry["directory"] for entry in site["static"]] == [
         "/srv/shop/current/src/api/app/static", "/srv/shop/shared/media"]
+    # what is not part of a release has none before it
+    assert [entry.get("previous") for entry in site["static"]] == ["/srv/shop/previous/src/api/app/static", None]
     assert site["client_max_body_size"] == "20m"
 
 

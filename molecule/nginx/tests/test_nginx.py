@@ -304,6 +304,41 @@ def test_a_static_file_that_is_missing_is_not_kept(nginx):
     assert (response.status, response.all("Cache-Control")) == (404, [])
 
 
+def test_a_file_whose_name_holds_a_hash_may_be_kept_for_good(nginx):
+    response = nginx.ask(f"{SHOP}/static/site.3f2a9c1b.css")
+    assert (response.status, response.text, response["Content-Type"]) == (200, "now\n", "text/css")
+    assert response["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert response["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("name", ["icon-1024x768.css", "report-20240101.css", "css/site.css"])
+def test_a_name_that_only_looks_like_it_may_not(nginx, name):
+    assert nginx.ask(f"{SHOP}/static/{name}")["Cache-Control"] == "max-age=2592000"
+
+
+def test_a_hashed_file_of_the_release_before_is_still_there(nginx):
+    response = nginx.ask(f"{SHOP}/static/old.27e20196a850.css")
+    assert (response.status, response.text) == (200, "before\n")
+    assert response["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize("name", ["plain.css", "source.27e20196a850.py", "gone.27e20196a850.css"])
+def test_no_other_file_of_the_release_before_is(nginx, name):
+    response = nginx.ask(f"{SHOP}/static/{name}")
+    assert (response.status, response.all("Cache-Control")) == (404, [])
+
+
+@pytest.mark.parametrize("path", [
+    "/static/../secret.27e20196a850.css", "/static/..%2fsecret.27e20196a850.css", "/static../secret.27e20196a850.css",
+    "/static/css/%2e%2e/%2e%2e/secret.27e20196a850.css", "/static//..//secret.27e20196a850.css",
+    "/static/..\\secret.27e20196a850.css", "/static//srv/files/secret.27e20196a850.css",
+])
+def test_a_hash_in_its_name_brings_no_other_file_within_reach(nginx, path):
+    response = nginx.ask(SHOP + path)
+    assert "secret\n" not in response.text
+    assert not (response.status == 200 and not response.all("X-Backend"))
+
+
 @pytest.mark.parametrize("path", [
     "/static/../secret.txt", "/static../secret.txt", "/static/..%2fsecret.txt", "/static/%2e%2e/secret.txt",
     "/static/css/../../secret.txt", "/static/..;/secret.txt", "/static%2f..%2fsecret.txt",
