@@ -54,7 +54,9 @@ def options():
     app["aliases"] = site["aliases"]
     for name in FROM_APP:
         site.pop(name, None)
-    site.get("upstream", {}).get("options", {}).pop("servers", None)
+    # an app has one server, its socket
+    for name in ("servers", "method", "hash_key"):
+        site.get("upstream", {}).get("options", {}).pop(name, None)
     site.get("static", {}).get("options", {}).pop("previous", None)
     for entry in site.values():
         entry.pop("required", None)

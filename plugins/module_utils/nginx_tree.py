@@ -34,6 +34,20 @@ CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][
 # Quoted strings, variables such as ${name}, comments: their braces open no block.
 NO_BRACES = re.compile(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}|(?:^|(?<=\s))#.*")
 
+UNKNOWN = re.compile(r'unknown directive "(\w+)"|invalid parameter "(\w+)(?:=[^"]*)?"')
+# What is in nginx Plus only. Said to those who find it in nginx's manual; a build that has it does not complain.
+PLUS = "is not in this build of nginx, but in the commercial one."
+COMMERCIAL = {
+    "health_check": "Servers that fail are left out for a while (max_fails, fail_timeout)",
+    "match": "It belongs to 'health_check'",
+    "sticky": "Use the method 'ip_hash', or 'hash' with a cookie",
+    "least_time": "Use the method 'least_conn' or 'random two'",
+    "ntlm": "Use another way to authenticate",
+    "queue": "Requests that find no server are answered 502 at once",
+    "slow_start": "Use 'weight'",
+    "drain": "Use 'down'",
+}
+
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 # The file system cannot exchange (overlayfs: a directory of the image), the kernel is too old, a mount is in the way.
@@ -338,6 +352,10 @@ def explain(output, stage, root, texts, origins):
     lines = texts.get(path, "").split("\n")
     variable = origin(lines, line or 0, origins.get(path))
     message = text
+    unknown = UNKNOWN.search(text)
+    reason = COMMERCIAL.get(unknown.group(1) or unknown.group(2)) if unknown else None
+    if reason:
+        message += f"\n'{unknown.group(1) or unknown.group(2)}' {PLUS} {reason}."
     if file:
         message += f"\nin {file}" + (f", line {line}" if line else "") + (f", from {variable}" if variable else "")
     if path in texts and line:

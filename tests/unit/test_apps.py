@@ -41,7 +41,7 @@ def test_the_spec_is_that_of_the_roles():
     assert set(app["nginx"]["options"]) == set(nginx) - {"name", "domain", "aliases", "certificate"}
     assert app["gunicorn"] == gunicorn_app["gunicorn"]
     upstream = nginx["upstream"]["options"]
-    assert set(app["nginx"]["options"]["upstream"]["options"]) == set(upstream) - {"servers"}
+    assert set(app["nginx"]["options"]["upstream"]["options"]) == set(upstream) - {"servers", "method", "hash_key"}
 
 
 def test_deriving_leaves_the_specs_of_the_roles_alone():

@@ -221,6 +221,63 @@ def test_sites_that_cannot_work_are_refused(change, path, said):
     assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
 
 
+A, B = {"address": "10.0.0.1:8000"}, {"address": "10.0.0.2:8000"}
+
+
+def upstream(*servers, **options):
+    return {"upstream": {"servers": list(servers), **options}}
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        (upstream(A, B, method="hash"), "hash_key", "is required by the method 'hash'"),
+        (upstream(A, B, method="hash consistent"), "hash_key", "is required"),
+        (upstream(A, B, method="ip_hash", hash_key="$uri"), "hash_key", "means nothing to the method 'ip_hash'"),
+        (upstream(A, B, hash_key="$uri"), "hash_key", "means nothing"),
+        (upstream(A, B, method="hash", hash_key="$uri;"), "hash_key", "has a space"),
+        (upstream(A, method="least_conn"), "method", "nothing to choose from"),
+        (upstream(A, {**B, "backup": True}, method="ip_hash"), "servers[1].backup", "not supported by the method"),
+        (upstream(A, {**B, "backup": True}, method="hash", hash_key="$uri"), "servers[1].backup", "not supported"),
+        (upstream(A, {**B, "backup": True}, method="random"), "servers[1].backup", "not supported"),
+        (upstream({**A, "weight": 0}, B), "servers[0].weight", "at least 1"),
+        (upstream({**A, "max_fails": -1}, B), "servers[0].max_fails", "at least 0"),
+        (upstream({**A, "max_conns": -1}, B), "servers[0].max_conns", "at least 0"),
+        (upstream({**A, "fail_timeout": "x"}, B), "servers[0].fail_timeout", "is no time"),
+        (upstream({**A, "max_fails": 0, "fail_timeout": "5s"}, B), "servers[0].fail_timeout", "means nothing"),
+        (upstream({**A, "weight": 2}), "servers[0].weight", "ignored by nginx where there is one server"),
+        (upstream({**A, "max_fails": 2}), "servers[0].max_fails", "ignored by nginx"),
+        (upstream({**A, "fail_timeout": "2s"}), "servers[0].fail_timeout", "ignored by nginx"),
+        (upstream({**A, "backup": True}), "servers", "all backups"),
+        (upstream({**A, "down": True}), "servers", "all down"),
+        (upstream({**A, "down": True}, {**B, "backup": True}), "servers", "all down or backups"),
+        (upstream(A, B, A), "servers[2].address", "The first is nginx_sites[0].upstream.servers[0]"),
+        (upstream(A, B, next_upstream=["off", "error"]), "next_upstream", "excludes all else"),
+        (upstream(A, B, next_upstream=["non_idempotent"]), "next_upstream", "Add 'error'"),
+        (upstream(A, B, tries_timeout="soon"), "tries_timeout", "is no time"),
+        (upstream(A, B, keepalive_timeout="soon"), "keepalive_timeout", "is no time"),
+    ],
+)
+def test_balancing_that_nginx_refuses_or_ignores_is_refused(change, path, said):
+    found = check("nginx", "nginx_sites", {**SITE, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"nginx_sites[0].upstream.{path}: ") and said in found[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        upstream({**A, "weight": 3, "max_conns": 5}, {**B, "backup": True}, method="least_conn"),
+        upstream({**A, "down": True}, B, method="ip_hash"),
+        upstream(A, {**B, "max_fails": 0}, method="hash consistent", hash_key="$cookie_session"),
+        upstream(A, B, method="random two", next_upstream=["error", "http_503", "non_idempotent"]),
+        upstream({**A, "max_conns": 5}, next_upstream=["off"]),
+    ],
+)
+def test_balancing_that_nginx_knows_passes(change):
+    assert check("nginx", "nginx_sites", {**SITE, **change}) == []
+
+
 def test_sound_sites_pass():
     site = {**SITE, "aliases": ["*.example.com"], "upstream": {"servers": [
         {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]}}

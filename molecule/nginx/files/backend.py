@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(int(path.rpartition("/")[2]), "as asked\n")
         elif path == "/slow":
             time.sleep(float(dict(parse_qsl(query)).get("seconds", 0.3)))
-            self.answer(200, "slow\n")
+            self.echo()
         elif path == "/die":
             os.kill(os.getpid(), signal.SIGKILL)
         else:
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     def echo(self):
         self.answer(200, json.dumps({
             "path": self.path, "headers": [[name.lower(), value] for name, value in self.headers.items()],
-            "connection": self.connection_number,
+            "connection": self.connection_number, "backend": NAME,
         }), Content_Type="application/json", X_Frame_Options="ALLOWALL", Referrer_Policy="same-origin",
             X_Request_ID="the application's")
 

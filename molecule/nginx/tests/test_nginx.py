@@ -220,38 +220,6 @@ def test_connections_to_the_application_are_reused(nginx):
     assert len({part.partition("}")[0] for part in text.split('"connection": ')[1:]}) == 1, text
 
 
-def load(nginx, name, method):
-    """The answers to requests of a method, by status, while the application's workers are killed one by one."""
-    command = f"python3 /usr/local/bin/load.py {name} {method} backend /run/backend.sock.seen"
-    return json.loads(nginx.host.check_output(command))
-
-
-def test_workers_that_are_killed_under_load_cost_no_idempotent_request(nginx, measured):
-    """Connections that nginx has just opened are among those cut off, and idle ones of the dead worker's."""
-    result = load(nginx, "shop.example.com", "GET")
-    measured(f"GETs while workers are killed: {result['answers']}")
-    assert list(result["answers"]) == ["200"]
-    assert result["answers"]["200"] > 500
-    assert result["often"] > 1, "no request was cut off: the test shows nothing"
-
-
-def test_a_request_with_side_effects_is_never_sent_twice(nginx, measured):
-    result = load(nginx, "shop.example.com", "POST")
-    measured(f"POSTs while workers are killed: {result['answers']}")
-    assert set(result["answers"]) == {"200", "502"}
-    assert result["often"] == 1
-
-
-@pytest.mark.parametrize("method, most", [("GET", 5), ("POST", 1)])
-def test_a_request_that_kills_its_worker_is_answered_and_not_offered_for_ever(nginx, method, most):
-    """Three workers, each of which may hold an idle connection, and two connections that are opened."""
-    path = f"/die?{time.time_ns()}"
-    for _ in range(20):
-        nginx.ask(SHOP)
-    assert nginx.ask(SHOP + path, "--request", method).status == 502
-    assert 1 <= int(nginx.host.check_output(f"grep -c '{method} {path}' /run/backend.sock.seen")) <= most
-
-
 WEBSOCKET = r"""
 import socket, ssl
 context = ssl.create_default_context(cafile='/var/lib/fastapi/placeholder/shop/fullchain.pem')
@@ -436,9 +404,9 @@ def test_workers_are_unprivileged_and_may_open_enough_files(nginx):
         assert "9216" in nginx.host.check_output(f"grep 'Max open files' /proc/{pid}/limits")
 
 
-def test_sites_are_linked_and_the_distributions_default_is_gone(host):
+def test_sites_are_linked_and_the_distributions_default_is_gone(host, sites):
     assert host.file("/etc/nginx/sites-enabled/shop.conf").linked_to == "/etc/nginx/sites-available/shop.conf"
-    assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == ["dead.conf", "pages.conf", "shop.conf"]
+    assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == sorted(f"{site['name']}.conf" for site in sites)
     file = host.file("/etc/nginx/sites-available/shop.conf")
     assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
 

@@ -1,0 +1,112 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What nginx refuses, or accepts and then ignores, said before anything is written: generators of problems.
+
+What nginx does is from its own sources, ngx_http_upstream_*_module.c of 1.22 and 1.26.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
+
+# What ends or splits a word of nginx's configuration, or is replaced in it.
+UNQUOTED = re.compile(r"[\s\"';{}$\\]")
+TIME = re.compile(r"^(\d+(ms|[smhdwMy])?\s*)+$")
+SIZE = re.compile(r"^\d+[kKmMgG]?$")
+
+# Their balancers keep no list of backup servers.
+WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
+
+
+def entries(items):
+    """The dicts of a list with their places."""
+    return [(index, item) for index, item in enumerate(items or []) if isinstance(item, dict)]
+
+
+def time(value, path):
+    if isinstance(value, str) and not TIME.match(value):
+        yield problem(path, "is no time as nginx writes it", value, mend="For example: 60s")
+
+
+def size(value, path):
+    if isinstance(value, str) and not SIZE.match(value):
+        yield problem(path, "is no size as nginx writes it", value, mend="For example: 10m")
+
+
+def plain(value, path):
+    if isinstance(value, str) and UNQUOTED.search(value):
+        yield problem(path, "has a space or one of \" ' ; { } $ \\ in it", value)
+
+
+def least(value, path, minimum):
+    if isinstance(value, int) and value < minimum:
+        yield problem(path, f"must be at least {minimum}", value)
+
+
+def upstream(value, path):
+    """How requests are spread over servers, and offered again."""
+    servers = entries(value.get("servers"))
+    yield from least(value.get("keepalive"), f"{path}.keepalive", 0)
+    yield from least(value.get("tries"), f"{path}.tries", 1)
+    for key in ("keepalive_timeout", "tries_timeout"):
+        yield from time(value.get(key), f"{path}.{key}")
+    again = value.get("next_upstream") or []
+    if "off" in again and len(again) > 1:
+        yield problem(f"{path}.next_upstream", "'off' excludes all else", again, mend="Leave it out, or all else")
+    if again == ["non_idempotent"]:
+        yield problem(f"{path}.next_upstream", "'non_idempotent' names no case by itself", again, mend="Add 'error'")
+    yield from method(value, path, servers)
+    for index, server in servers:
+        yield from parameters(server, join(f"{path}.servers", index), value.get("method"), len(servers))
+    yield from together(servers, f"{path}.servers")
+
+
+def method(value, path, servers):
+    name, key = value.get("method"), value.get("hash_key")
+    hashes = isinstance(name, str) and name.startswith("hash")
+    if hashes and not key:
+        yield problem(f"{path}.hash_key", "is required by the method 'hash'", key, mend="For example: $request_uri")
+    elif key and name and not hashes:
+        yield problem(f"{path}.hash_key", f"means nothing to the method '{name}'", key, mend="Use the method 'hash'")
+    elif key and re.search(r"[\s\"';{}\\]", key):
+        yield problem(f"{path}.hash_key", "has a space or one of \" ' ; { } \\ in it", key)
+    if name not in (None, "round_robin") and len(servers) == 1:
+        yield problem(f"{path}.method", "has nothing to choose from with one server", name, mend="Leave it out")
+
+
+def parameters(server, path, name, count):
+    """Of one server: what its method or its being the only one rules out."""
+    for key, minimum in (("weight", 1), ("max_fails", 0), ("max_conns", 0)):
+        yield from least(server.get(key), f"{path}.{key}", minimum)
+    yield from time(server.get("fail_timeout"), f"{path}.fail_timeout")
+    if server.get("backup") and name in WITHOUT_BACKUP:
+        yield problem(
+            f"{path}.backup", f"is not supported by the method '{name}'", True,
+            mend="Use round_robin or least_conn, or leave it out")
+    if count == 1:
+        alone = {"weight": 1, "max_fails": 1, "fail_timeout": "10s"}
+        for key, default in alone.items():
+            if server.get(key) not in (None, default):
+                yield problem(
+                    f"{path}.{key}", "is ignored by nginx where there is one server", server[key], mend="Leave it out")
+    elif server.get("max_fails") == 0 and server.get("fail_timeout") not in (None, "10s"):
+        yield problem(
+            f"{path}.fail_timeout", "means nothing with max_fails 0", server["fail_timeout"], mend="Leave one out")
+
+
+def together(servers, path):
+    """Of all servers: one address is one server, and one of them must serve."""
+    first = {}
+    for index, server in servers:
+        address = server.get("address")
+        if isinstance(address, str) and first.setdefault(address, index) != index:
+            yield problem(
+                f"{join(path, index)}.address", "is there twice", address,
+                mend=f"The first is {join(path, first[address])}. Use 'weight' for a greater share")
+    if servers and all(server.get("backup") for _index, server in servers):
+        yield problem(path, "are all backups, of nothing", [server for _index, server in servers])
+    elif servers and all(server.get("backup") or server.get("down") for _index, server in servers):
+        yield problem(path, "are all down or backups", [server for _index, server in servers], mend="One must serve")
