@@ -8,6 +8,7 @@ What nginx does is from its own sources, ngx_http_upstream_*_module.c of 1.22 an
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
@@ -19,6 +20,9 @@ SIZE = re.compile(r"^\d+[kKmMgG]?$")
 
 # Their balancers keep no list of backup servers.
 WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
+
+
+NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
 
 
 def entries(items):
@@ -44,6 +48,96 @@ def plain(value, path):
 def least(value, path, minimum):
     if isinstance(value, int) and value < minimum:
         yield problem(path, f"must be at least {minimum}", value)
+
+
+def locations(value, path):
+    """What is said of parts of a site, and of single paths."""
+    yield from limits(value, path)
+    taken = {}
+    for index, entry in entries(value.get("static")):
+        if isinstance(entry.get("url"), str):
+            taken[entry["url"]] = f"{join(f'{path}.static', index)}.url"
+    for index, entry in entries(value.get("locations")):
+        where = join(f"{path}.locations", index)
+        yield from location(entry, where)
+        yield from once(entry.get("path"), f"{where}.path", taken)
+    if value.get("locations") and (value.get("upstream") or {}).get("servers") == []:
+        yield problem(f"{path}.locations", "have no application behind them", value["locations"], mend=NO_SERVERS)
+    for index, entry in entries(value.get("redirects")):
+        where = join(f"{path}.redirects", index)
+        for key in ("path", "to"):
+            yield from plain(entry.get(key), f"{where}.{key}")
+        source, target = entry.get("path"), entry.get("to")
+        if isinstance(source, str):
+            if not source.startswith("/") or "?" in source or "#" in source:
+                yield problem(f"{where}.path", "must be a path: it begins with '/' and has no query", source)
+            yield from once(f"= {source}", f"{where}.path", taken)
+        if isinstance(target, str) and not re.match(r"^(/(?![/\\])|https?://[^/])", target):
+            yield problem(f"{where}.to", "is neither a path of this site nor a URL", target)
+        if source == target and source is not None:
+            yield problem(f"{where}.to", "leads back to itself", target)
+
+
+def location(value, path):
+    name = value.get("path")
+    if isinstance(name, str):
+        if not re.match(r"^(= )?/\S*$", name):
+            yield problem(
+                f"{path}.path", "is no place of a site", name, mend="For example: /api/, or '= /login' for one path")
+        else:
+            yield from plain(name.replace("= ", ""), f"{path}.path")
+    yield from limits(value, path)
+    yield from size(value.get("client_max_body_size") or "0", f"{path}.client_max_body_size")
+    for key, item in (value.get("timeouts") or {}).items():
+        yield from time(item or "0", f"{path}.timeouts.{key}")
+    realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
+    if realm and not users:
+        yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")
+    elif users and not realm:
+        yield problem(f"{path}.auth_basic_user_file", "means nothing without auth_basic", users)
+    elif users and not users.startswith("/"):
+        yield problem(f"{path}.auth_basic_user_file", "must be absolute", users)
+    elif users:
+        yield from plain(users, f"{path}.auth_basic_user_file")
+    for index, network in enumerate(value.get("allow") or []):
+        yield from address(network, join(f"{path}.allow", index))
+
+
+def address(value, path):
+    """An address or a network."""
+    if not isinstance(value, str):
+        return
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        yield problem(path, "is no address or network", value, mend=str(error))
+
+
+def once(name, path, taken):
+    if isinstance(name, str) and taken.setdefault(name, path) != path:
+        yield problem(path, "is there twice", name, mend=f"The first is {taken[name]}")
+
+
+def limits(value, path):
+    for index, limit in entries(value.get("limit_req")):
+        where = join(f"{path}.limit_req", index)
+        yield from variable(limit.get("key"), f"{where}.key")
+        yield from least(limit.get("burst"), f"{where}.burst", 0)
+        rate = limit.get("rate")
+        if isinstance(rate, str) and not re.match(r"^[1-9]\d*r/[sm]$", rate):
+            yield problem(f"{where}.rate", "is no rate", rate, mend="For example: 10r/s or 30r/m")
+        if limit.get("delay") and limit.get("burst") == 0:
+            yield problem(f"{where}.delay", "has nothing to hold back with burst 0", True)
+    for index, limit in entries(value.get("limit_conn")):
+        where = join(f"{path}.limit_conn", index)
+        yield from variable(limit.get("key"), f"{where}.key")
+        yield from least(limit.get("connections"), f"{where}.connections", 1)
+
+
+def variable(value, path):
+    """A fixed text would count all clients as one."""
+    if isinstance(value, str) and not re.match(r"^[^\s\"';{}\\]*\$\w[^\s\"';{}\\]*$", value):
+        yield problem(path, "is no variable of nginx", value, mend="For example: $binary_remote_addr")
 
 
 def upstream(value, path):

@@ -365,6 +365,7 @@ def site(value, path):
         yield from nginx_rules.time(time, f"{path}.timeouts.{key}")
     yield from nginx_rules.size(value.get("client_max_body_size"), f"{path}.client_max_body_size")
     yield from nginx_rules.upstream(value.get("upstream") or {}, f"{path}.upstream")
+    yield from nginx_rules.locations(value, path)
 
 
 def site_of_app(value, path):

@@ -278,9 +278,59 @@ def test_balancing_that_nginx_knows_passes(change):
     assert check("nginx", "nginx_sites", {**SITE, **change}) == []
 
 
+APP_SITE = {**SITE, **upstream(A)}
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        ({"locations": [{"path": "api"}]}, "locations[0].path", "is no place of a site"),
+        ({"locations": [{"path": "~ ^/x"}]}, "locations[0].path", "is no place of a site"),
+        ({"locations": [{"path": "/a;b"}]}, "locations[0].path", "has a space"),
+        ({"locations": [{"path": "/a/"}, {"path": "/a/"}]}, "locations[1].path", "The first is"),
+        ({"locations": [{"path": "/s/"}], "static": [{"url": "/s/", "directory": "/s"}]}, "locations[0].path",
+         "is there"),
+        ({"locations": [{"path": "/a/", "client_max_body_size": "1 MB"}]}, "locations[0].client_max_body_size",
+         "no size"),
+        ({"locations": [{"path": "/a/", "timeouts": {"read": "x"}}]}, "locations[0].timeouts.read", "is no time"),
+        ({"locations": [{"path": "/a/", "auth_basic": "x"}]}, "locations[0].auth_basic_user_file", "is required"),
+        ({"locations": [{"path": "/a/", "auth_basic_user_file": "/x"}]}, "locations[0].auth_basic_user_file",
+         "means nothing without"),
+        ({"locations": [{"path": "/a/", "auth_basic": "x", "auth_basic_user_file": "x"}]},
+         "locations[0].auth_basic_user_file", "must be absolute"),
+        ({"locations": [{"path": "/a/", "allow": ["10.0.0.1/8"]}]}, "locations[0].allow[0]", "has host bits set"),
+        ({"locations": [{"path": "/a/", "allow": ["office"]}]}, "locations[0].allow[0]", "is no address"),
+        ({"limit_req": [{"rate": "10/s"}]}, "limit_req[0].rate", "For example: 10r/s"),
+        ({"limit_req": [{"rate": "0r/s"}]}, "limit_req[0].rate", "is no rate"),
+        ({"limit_req": [{"rate": "1r/s", "key": "all"}]}, "limit_req[0].key", "is no variable"),
+        ({"limit_req": [{"rate": "1r/s", "burst": 0, "delay": True}]}, "limit_req[0].delay", "nothing to hold back"),
+        ({"limit_req": [{"rate": "1r/s", "burst": -1}]}, "limit_req[0].burst", "at least 0"),
+        ({"limit_conn": [{"connections": 0}]}, "limit_conn[0].connections", "at least 1"),
+        ({"limit_conn": [{"connections": 1, "key": "$a b"}]}, "limit_conn[0].key", "is no variable"),
+        ({"locations": [{"path": "/a/", "limit_conn": [{"connections": 0}]}]}, "locations[0].limit_conn[0].connections",
+         "at least 1"),
+        ({"redirects": [{"path": "old", "to": "/new"}]}, "redirects[0].path", "must be a path"),
+        ({"redirects": [{"path": "/old?a", "to": "/new"}]}, "redirects[0].path", "has no query"),
+        ({"redirects": [{"path": "/old", "to": "new"}]}, "redirects[0].to", "neither a path"),
+        ({"redirects": [{"path": "/old", "to": "//evil"}]}, "redirects[0].to", "neither a path"),
+        ({"redirects": [{"path": "/old", "to": "/$uri"}]}, "redirects[0].to", "has a space"),
+        ({"redirects": [{"path": "/old", "to": "/old"}]}, "redirects[0].to", "leads back"),
+        ({"redirects": [{"path": "/old", "to": "/a"}, {"path": "/old", "to": "/b"}]}, "redirects[1].path", "is there"),
+        ({"upstream": {"servers": []}, "locations": [{"path": "/a/"}]}, "locations", "no application behind them"),
+    ],
+)
+def test_parts_of_a_site_that_cannot_work_are_refused(change, path, said):
+    found = check("nginx", "nginx_sites", {**APP_SITE, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
+
+
 def test_sound_sites_pass():
     site = {**SITE, "aliases": ["*.example.com"], "upstream": {"servers": [
-        {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]}}
+        {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]},
+        "limit_req": [{"rate": "10r/s"}, {"rate": "100r/m", "key": "$binary_remote_addr$uri"}],
+        "locations": [{"path": "/"}, {"path": "= /a", "allow": ["10.0.0.1", "2001:db8::/32"]}, {"path": "/a"}],
+        "redirects": [{"path": "/b", "to": "https://example.com/?a=b#c"}]}
     assert check("nginx", "nginx_sites", site) == []
 
 

@@ -45,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path, _, query = self.path.partition("?")
+        path = path[path.rindex("/"):] if not path.startswith("/status/") else path
         os.write(SEEN, f"{self.command} {self.path}\n".encode())
         if path == "/events":
             self.events()
@@ -61,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self.echo()
 
     def do_POST(self):
+        os.write(SEEN, f"BEGIN {self.path}\n".encode())
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.do_GET()
 
@@ -74,7 +76,8 @@ class Handler(BaseHTTPRequestHandler):
     def events(self):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("X-Accel-Buffering", "no")
+        if "plain" not in self.path:
+            self.send_header("X-Accel-Buffering", "no")
         self.send_header("Connection", "close")
         self.end_headers()
         for number in range(30):
