@@ -23,6 +23,7 @@ WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
 
 
 NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
+PURGE_KEY = "Use $request_uri, and not $request_method"
 
 
 def entries(items):
@@ -53,6 +54,7 @@ def least(value, path, minimum):
 def locations(value, path):
     """What is said of parts of a site, and of single paths."""
     yield from limits(value, path)
+    yield from size(value.get("cache_max_size"), f"{path}.cache_max_size")
     taken = {}
     for index, entry in entries(value.get("static")):
         if isinstance(entry.get("url"), str):
@@ -90,6 +92,7 @@ def location(value, path):
     yield from size(value.get("client_max_body_size") or "0", f"{path}.client_max_body_size")
     for key, item in (value.get("timeouts") or {}).items():
         yield from time(item or "0", f"{path}.timeouts.{key}")
+    yield from cache(value.get("cache") or {}, f"{path}.cache")
     realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
     if realm and not users:
         yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")
@@ -101,6 +104,28 @@ def location(value, path):
         yield from plain(users, f"{path}.auth_basic_user_file")
     for index, network in enumerate(value.get("allow") or []):
         yield from address(network, join(f"{path}.allow", index))
+
+
+def cache(value, path):
+    if not value.get("enabled"):
+        for key in ("valid", "bypass", "purge"):
+            if value.get(key):
+                yield problem(f"{path}.{key}", "means nothing where the cache is not enabled", value[key])
+        return
+    yield from time(value.get("valid") or "0", f"{path}.valid")
+    yield from variable(value.get("key"), f"{path}.key")
+    key = value.get("key")
+    if isinstance(key, str) and "uri" not in key:
+        yield problem(f"{path}.key", "has no path in it: all would get the same", key, mend="Add $request_uri")
+    elif isinstance(key, str) and value.get("purge") and ("$request_method" in key or "$request_uri" not in key):
+        yield problem(f"{path}.key", "differs for the method PURGE, which would find nothing", key, mend=PURGE_KEY)
+    for index, name in enumerate(value.get("bypass") or []):
+        yield from variable(name, join(f"{path}.bypass", index))
+    stale = value.get("use_stale") or []
+    if "off" in stale and len(stale) > 1:
+        yield problem(f"{path}.use_stale", "'off' excludes all else", stale, mend="Leave it out, or all else")
+    for index, network in enumerate(value.get("purge") or []):
+        yield from address(network, join(f"{path}.purge", index))
 
 
 def address(value, path):

@@ -278,6 +278,10 @@ def test_balancing_that_nginx_knows_passes(change):
     assert check("nginx", "nginx_sites", {**SITE, **change}) == []
 
 
+def cache(**options):
+    return {"locations": [{"path": "/a/", "cache": {"enabled": True, **options}}]}
+
+
 APP_SITE = {**SITE, **upstream(A)}
 
 
@@ -309,6 +313,17 @@ APP_SITE = {**SITE, **upstream(A)}
         ({"limit_conn": [{"connections": 1, "key": "$a b"}]}, "limit_conn[0].key", "is no variable"),
         ({"locations": [{"path": "/a/", "limit_conn": [{"connections": 0}]}]}, "locations[0].limit_conn[0].connections",
          "at least 1"),
+        ({"cache_max_size": "1 GB"}, "cache_max_size", "is no size"),
+        (cache(valid="10m", enabled=False), "locations[0].cache.valid", "not enabled"),
+        (cache(purge=["10.0.0.1"], enabled=False), "locations[0].cache.purge", "not enabled"),
+        (cache(valid="x"), "locations[0].cache.valid", "is no time"),
+        (cache(key="same$host"), "locations[0].cache.key", "all would get the same"),
+        (cache(key="uri"), "locations[0].cache.key", "is no variable"),
+        (cache(key="$request_method$uri", purge=["10.0.0.1"]), "locations[0].cache.key", "differs for the method"),
+        (cache(key="$host$uri", purge=["10.0.0.1"]), "locations[0].cache.key", "differs for the method"),
+        (cache(bypass=["x"]), "locations[0].cache.bypass[0]", "is no variable"),
+        (cache(use_stale=["off", "error"]), "locations[0].cache.use_stale", "excludes all else"),
+        (cache(purge=["me"]), "locations[0].cache.purge[0]", "is no address"),
         ({"redirects": [{"path": "old", "to": "/new"}]}, "redirects[0].path", "must be a path"),
         ({"redirects": [{"path": "/old?a", "to": "/new"}]}, "redirects[0].path", "has no query"),
         ({"redirects": [{"path": "/old", "to": "new"}]}, "redirects[0].to", "neither a path"),

@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/slow":
             time.sleep(float(dict(parse_qsl(query)).get("seconds", 0.3)))
             self.echo()
+        elif path == "/reply":
+            headers = [item.split(":", 1) for name, item in parse_qsl(query) if name == "header"]
+            self.answer(200, f"{time.time_ns()}\n", **dict(headers))
         elif path == "/die":
             os.kill(os.getpid(), signal.SIGKILL)
         else:

@@ -75,9 +75,10 @@ def test_a_user_and_a_password_are_asked_for(ask, user, status):
 
 
 @pytest.mark.parametrize("path", [
-    "/closed/../closed/x", "/x/../closed/x", "//closed/x", "/%63losed/x", "/closed/%2e/x"])
+    "/closed/../closed/x", "/x/../closed/x", "//closed/x", "/%63losed/x", "/closed/%2e/x", "/closed/..%2fx"])
 def test_no_spelling_of_the_path_goes_past_the_password(ask, path):
-    assert ask(path).status == 401
+    response = ask(path)
+    assert response.status in (400, 401) and not response.all("X-Backend")
 
 
 @pytest.mark.parametrize("path, address, user, status", [
