@@ -54,7 +54,10 @@ def options():
     app["aliases"] = site["aliases"]
     for name in FROM_APP:
         site.pop(name, None)
-    site.get("upstream", {}).get("options", {}).pop("servers", None)
+    # an app has one server, its socket
+    for name in ("servers", "method", "hash_key"):
+        site.get("upstream", {}).get("options", {}).pop(name, None)
+    site.get("static", {}).get("options", {}).pop("previous", None)
     for entry in site.values():
         entry.pop("required", None)
     app["nginx"] = {
@@ -120,6 +123,8 @@ def nginx_sites(apps):
         upstream["servers"] = [{"address": "unix:{}".format(live_socket(app["name"]))}]
         site["upstream"] = upstream
         for entry in site.get("static") or []:
+            if not posixpath.isabs(entry["directory"]):
+                entry["previous"] = static_directory(app, entry["directory"], "previous")
             entry["directory"] = static_directory(app, entry["directory"])
         result.append(_set(site))
     return result
@@ -148,12 +153,15 @@ def live_socket(name):
     return f"{HOME}/{name}/live.sock"
 
 
-def static_directory(app, directory):
-    """A directory of the application's source as nginx sees it; an absolute one is elsewhere and stays."""
+def static_directory(app, directory, link="current"):
+    """A directory of the application's source as nginx sees it; an absolute one is elsewhere and stays.
+
+    :arg link: which release, by the link to it: the live one (current) or the one before (previous)
+    """
     if posixpath.isabs(directory):
         return directory
     return posixpath.normpath(
-        posixpath.join(HOME, app["name"], "current", "src", app.get("subdirectory") or "", directory)
+        posixpath.join(HOME, app["name"], link, "src", app.get("subdirectory") or "", directory)
     )
 
 

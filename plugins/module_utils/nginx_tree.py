@@ -28,11 +28,33 @@ COMPLAINT = re.compile(SAID % "emerg|alert|crit" + r"(.*?)(?: in (/[^\n]*):([0-9
 WARNING = re.compile(SAID % "warn" + r"(.*)$", re.M)
 CONFLICT = re.compile(r'^(conflicting server name "(.+?)" on \S+), ignored')
 LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
+CACHE = re.compile(r"^\s*proxy_cache_path\s+(/[^\s;$]+)", re.M)
 PID = re.compile(r"^\s*pid\s+(/[^\s;]+)", re.M)
 CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)
 
 # Quoted strings, variables such as ${name}, comments: their braces open no block.
 NO_BRACES = re.compile(r"\\.|\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}|(?:^|(?<=\s))#.*")
+
+# Directives of modules that Debian has in packages of their own.
+MODULES = {
+    "brotli": "libnginx-mod-http-brotli-filter",
+    "brotli_static": "libnginx-mod-http-brotli-static",
+    "proxy_cache_purge": "libnginx-mod-http-cache-purge",
+    "more_set_headers": "libnginx-mod-http-headers-more-filter",
+}
+UNKNOWN = re.compile(r'unknown directive "(\w+)"|invalid parameter "(\w+)(?:=[^"]*)?"')
+# What is in nginx Plus only. Said to those who find it in nginx's manual; a build that has it does not complain.
+PLUS = "is not in this build of nginx, but in the commercial one."
+COMMERCIAL = {
+    "health_check": "Servers that fail are left out for a while (max_fails, fail_timeout)",
+    "match": "It belongs to 'health_check'",
+    "sticky": "Use the method 'ip_hash', or 'hash' with a cookie",
+    "least_time": "Use the method 'least_conn' or 'random two'",
+    "ntlm": "Use another way to authenticate",
+    "queue": "Requests that find no server are answered 502 at once",
+    "slow_start": "Use 'weight'",
+    "drain": "Use 'down'",
+}
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -302,6 +324,10 @@ def log_files(texts):
     return sorted({path for text in texts for path in LOG.findall(text) if not path.startswith("/dev/")})
 
 
+def cache_directories(texts):
+    return sorted({path for text in texts for path in CACHE.findall(text)})
+
+
 def pid_files(texts):
     return sorted({path for text in texts for path in PID.findall(text)})
 
@@ -338,6 +364,13 @@ def explain(output, stage, root, texts, origins):
     lines = texts.get(path, "").split("\n")
     variable = origin(lines, line or 0, origins.get(path))
     message = text
+    unknown = UNKNOWN.search(text)
+    reason = COMMERCIAL.get(unknown.group(1) or unknown.group(2)) if unknown else None
+    package = MODULES.get(unknown.group(1)) if unknown else None
+    if package:
+        message += f"\n'{unknown.group(1)}' is in the package {package}. Add it to nginx_packages."
+    if reason:
+        message += f"\n'{unknown.group(1) or unknown.group(2)}' {PLUS} {reason}."
     if file:
         message += f"\nin {file}" + (f", line {line}" if line else "") + (f", from {variable}" if variable else "")
     if path in texts and line:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import release
+from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_rules, release
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
 
@@ -38,8 +38,6 @@ APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_
 CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
 UMASK = re.compile(r"^0?[0-7]{3}$")
 PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
-NGINX_TIME = re.compile(r"^(\d+(ms|[smhdwMy])?\s*)+$")
-NGINX_SIZE = re.compile(r"^\d+[kKmMgG]?$")
 HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
 BATCH = re.compile(r"^([1-9]\d*|[1-9]\d?%|100%)$")
 UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(?P<kind>[a-z]+)$")
@@ -424,15 +422,14 @@ def site(value, path):
         directory = entry.get("directory")
         if isinstance(directory, str) and ".." in directory.split("/"):
             yield problem(f"{where}.directory", "must not contain '..'", directory)
+        for key in ("directory", "previous", "url"):
+            yield from nginx_rules.plain(entry.get(key), f"{where}.{key}")
 
     for key, time in (value.get("timeouts") or {}).items():
-        if isinstance(time, str) and not NGINX_TIME.match(time):
-            yield problem(f"{path}.timeouts.{key}", "is no time as nginx writes it", time, mend="For example: 60s")
-    yield from at_least(value, path, "upstream.keepalive", 0)
-    yield from at_least(value, path, "upstream.tries", 1)
-    size = value.get("client_max_body_size")
-    if isinstance(size, str) and not NGINX_SIZE.match(size):
-        yield problem(f"{path}.client_max_body_size", "is no size as nginx writes it", size, mend="For example: 10m")
+        yield from nginx_rules.time(time, f"{path}.timeouts.{key}")
+    yield from nginx_rules.size(value.get("client_max_body_size"), f"{path}.client_max_body_size")
+    yield from nginx_rules.upstream(value.get("upstream") or {}, f"{path}.upstream")
+    yield from nginx_rules.locations(value, path)
 
 
 def site_of_app(value, path):
@@ -479,6 +476,9 @@ def standalone_site(value, path):
         directory = entry.get("directory")
         if isinstance(directory, str) and not directory.startswith("/"):
             yield problem("{}.directory".format(join(f"{path}.static", index)), "must be absolute", directory)
+        previous = entry.get("previous")
+        if previous and not previous.startswith("/"):
+            yield problem("{}.previous".format(join(f"{path}.static", index)), "must be absolute", previous)
     for index, server in _entries((value.get("upstream") or {}).get("servers")):
         address = server.get("address")
         if isinstance(address, str):

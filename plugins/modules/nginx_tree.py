@@ -366,7 +366,10 @@ class Transaction:
         logs = []
         try:
             self.build(stage, changes)
-            logs = self.make_logs()
+            # nginx makes the directories of caches even when it only tests
+            made = [path for path in tree.cache_directories(self.texts.values()) if not os.path.exists(path)]
+            logs += self.make_logs()
+            logs += made
             self.test(stage)
             if self.check:
                 remove_empty(logs)
@@ -521,7 +524,10 @@ class Transaction:
 
 def remove_empty(paths):
     for path in paths:
-        if os.path.exists(path) and not os.path.getsize(path):
+        if os.path.isdir(path):
+            if not os.listdir(path):
+                os.rmdir(path)
+        elif os.path.exists(path) and not os.path.getsize(path):
             os.unlink(path)
 
 

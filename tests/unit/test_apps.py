@@ -41,7 +41,7 @@ def test_the_spec_is_that_of_the_roles():
     assert set(app["nginx"]["options"]) == set(nginx) - {"name", "domain", "aliases", "certificate"}
     assert app["gunicorn"] == gunicorn_app["gunicorn"]
     upstream = nginx["upstream"]["options"]
-    assert set(app["nginx"]["options"]["upstream"]["options"]) == set(upstream) - {"servers"}
+    assert set(app["nginx"]["options"]["upstream"]["options"]) == set(upstream) - {"servers", "method", "hash_key"}
 
 
 def test_deriving_leaves_the_specs_of_the_roles_alone():
@@ -84,6 +84,8 @@ def test_a_site_is_served_from_the_live_socket_and_release():
     assert site["upstream"]["keepalive"] == 8
     assert [entry["directory"] for entry in site["static"]] == [
         "/srv/shop/current/src/api/app/static", "/srv/shop/shared/media"]
+    # what is not part of a release has none before it
+    assert [entry.get("previous") for entry in site["static"]] == ["/srv/shop/previous/src/api/app/static", None]
     assert site["client_max_body_size"] == "20m"
 
 

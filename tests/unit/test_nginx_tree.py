@@ -443,6 +443,17 @@ def test_an_open_block_in_raw_text_is_named_where_nginx_complains_elsewhere(tmp_
     assert "The braces in nginx_sites[0].extra are not in pairs." in message
 
 
+@pytest.mark.parametrize("complaint, name", [
+    ('unknown directive "health_check"', "health_check"), ('invalid parameter "slow_start=30s"', "slow_start"),
+    ('invalid parameter "drain"', "drain"),
+])
+def test_what_only_the_commercial_nginx_has_is_said_to_be_so(stage, emerg, complaint, name):
+    message = explain(stage, f"{emerg}{complaint} in STAGE/sites-enabled/shop.conf:5\n")["message"]
+    assert f"'{name}' is not in this build of nginx" in message
+    other = explain(stage, f'{emerg}unknown directive "healthcheck" in STAGE/sites-enabled/shop.conf:5\n')["message"]
+    assert "commercial" not in other
+
+
 CONFLICT = '2026/11/22 15:52:08 [warn] 5#5: conflicting server name "a.example.com" on 0.0.0.0:80, ignored\n'
 
 

@@ -158,6 +158,19 @@ def test_several_servers_are_one_upstream():
     text = lines(site(upstream={"servers": [{"address": "10.0.0.1:80"}, {"address": "10.0.0.2:80"}]}))
     assert [line for line in text if line.startswith("server ") and "{" not in line] == [
         "server 10.0.0.1:80;", "server 10.0.0.2:80;"]
+    assert "zone shop 66k;" in text
+
+
+def test_a_server_is_offered_a_request_again_where_it_is_the_only_one():
+    """Once for each idle connection that may turn out to be dead, and for each that may be opened."""
+    def entries(**options):
+        text = lines(site(upstream={**SHOP["upstream"], **options}))
+        return [line for line in text if line.startswith("server unix")]
+
+    assert len(entries()) == 34 and len(set(entries())) == 1 and entries()[0].endswith(" max_fails=0;")
+    assert len(entries(keepalive=0, tries=1)) == 1
+    limited = [{**SHOP["upstream"]["servers"][0], "max_conns": 5}]
+    assert len(entries(servers=limited)) == 1 and entries(servers=limited)[0].endswith(" max_fails=0 max_conns=5;")
 
 
 def test_a_site_without_an_application_has_nothing_to_pass_on():

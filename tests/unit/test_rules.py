@@ -141,6 +141,8 @@ def test_sound_apps_pass(change):
          "must exceed graceful_timeout and linger (33 s)"),
         ({"nginx": {"static": [{"url": "static/", "directory": "x"}]}}, "nginx.static[0].url", "must begin with '/'"),
         ({"nginx": {"static": [{"url": "/static", "directory": "x"}]}}, "nginx.static[0].url", "must end with '/'"),
+        ({"nginx": {"static": [{"url": "/s x/", "directory": "x"}]}}, "nginx.static[0].url", "has a space"),
+        ({"nginx": {"static": [{"url": "/s/", "directory": "$x"}]}}, "nginx.static[0].directory", "has a space"),
         ({"nginx": {"static": [{"url": "/s/", "directory": "../x"}]}}, "nginx.static[0].directory", "'..'"),
         ({"nginx": {"static": [{"url": "/s/", "directory": "a"}, {"url": "/s/", "directory": "b"}]}},
          "nginx.static[1].url", "is there twice"),
@@ -238,6 +240,8 @@ SITE = {"name": "shop", "domain": "shop.example.com"}
         ({"upstream": {"servers": [{"address": "http://x:80"}]}}, "upstream.servers[0].address", "neither host:port"),
         ({"upstream": {"servers": [{"address": "x:70000"}]}}, "upstream.servers[0].address", "neither host:port"),
         ({"static": [{"url": "/s/", "directory": "rel"}]}, "static[0].directory", "must be absolute"),
+        ({"static": [{"url": "/s/", "directory": "/s", "previous": "rel"}]}, "static[0].previous", "must be absolute"),
+        ({"static": [{"url": "/s/", "directory": "/s", "previous": "/a;b"}]}, "static[0].previous", "has a space"),
         ({"domain": "a b"}, "domain", "is not a valid host name"),
         ({"name": "Shop!"}, "name", "is no name for a site"),
     ],
@@ -248,9 +252,133 @@ def test_sites_that_cannot_work_are_refused(change, path, said):
     assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
 
 
+A, B = {"address": "10.0.0.1:8000"}, {"address": "10.0.0.2:8000"}
+
+
+def upstream(*servers, **options):
+    return {"upstream": {"servers": list(servers), **options}}
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        (upstream(A, B, method="hash"), "hash_key", "is required by the method 'hash'"),
+        (upstream(A, B, method="hash consistent"), "hash_key", "is required"),
+        (upstream(A, B, method="ip_hash", hash_key="$uri"), "hash_key", "means nothing to the method 'ip_hash'"),
+        (upstream(A, B, hash_key="$uri"), "hash_key", "means nothing"),
+        (upstream(A, B, method="hash", hash_key="$uri;"), "hash_key", "has a space"),
+        (upstream(A, method="least_conn"), "method", "nothing to choose from"),
+        (upstream(A, {**B, "backup": True}, method="ip_hash"), "servers[1].backup", "not supported by the method"),
+        (upstream(A, {**B, "backup": True}, method="hash", hash_key="$uri"), "servers[1].backup", "not supported"),
+        (upstream(A, {**B, "backup": True}, method="random"), "servers[1].backup", "not supported"),
+        (upstream({**A, "weight": 0}, B), "servers[0].weight", "at least 1"),
+        (upstream({**A, "max_fails": -1}, B), "servers[0].max_fails", "at least 0"),
+        (upstream({**A, "max_conns": -1}, B), "servers[0].max_conns", "at least 0"),
+        (upstream({**A, "fail_timeout": "x"}, B), "servers[0].fail_timeout", "is no time"),
+        (upstream({**A, "max_fails": 0, "fail_timeout": "5s"}, B), "servers[0].fail_timeout", "means nothing"),
+        (upstream({**A, "weight": 2}), "servers[0].weight", "ignored by nginx where there is one server"),
+        (upstream({**A, "max_fails": 2}), "servers[0].max_fails", "ignored by nginx"),
+        (upstream({**A, "fail_timeout": "2s"}), "servers[0].fail_timeout", "ignored by nginx"),
+        (upstream({**A, "backup": True}), "servers", "all backups"),
+        (upstream({**A, "down": True}), "servers", "all down"),
+        (upstream({**A, "down": True}, {**B, "backup": True}), "servers", "all down or backups"),
+        (upstream(A, B, A), "servers[2].address", "The first is nginx_sites[0].upstream.servers[0]"),
+        (upstream(A, B, next_upstream=["off", "error"]), "next_upstream", "excludes all else"),
+        (upstream(A, B, next_upstream=["non_idempotent"]), "next_upstream", "Add 'error'"),
+        (upstream(A, B, tries_timeout="soon"), "tries_timeout", "is no time"),
+        (upstream(A, B, keepalive_timeout="soon"), "keepalive_timeout", "is no time"),
+    ],
+)
+def test_balancing_that_nginx_refuses_or_ignores_is_refused(change, path, said):
+    found = check("nginx", "nginx_sites", {**SITE, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"nginx_sites[0].upstream.{path}: ") and said in found[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        upstream({**A, "weight": 3, "max_conns": 5}, {**B, "backup": True}, method="least_conn"),
+        upstream({**A, "down": True}, B, method="ip_hash"),
+        upstream(A, {**B, "max_fails": 0}, method="hash consistent", hash_key="$cookie_session"),
+        upstream(A, B, method="random two", next_upstream=["error", "http_503", "non_idempotent"]),
+        upstream({**A, "max_conns": 5}, next_upstream=["off"]),
+    ],
+)
+def test_balancing_that_nginx_knows_passes(change):
+    assert check("nginx", "nginx_sites", {**SITE, **change}) == []
+
+
+def cache(**options):
+    return {"locations": [{"path": "/a/", "cache": {"enabled": True, **options}}]}
+
+
+APP_SITE = {**SITE, **upstream(A)}
+
+
+@pytest.mark.parametrize(
+    "change, path, said",
+    [
+        ({"locations": [{"path": "api"}]}, "locations[0].path", "is no place of a site"),
+        ({"locations": [{"path": "~ ^/x"}]}, "locations[0].path", "is no place of a site"),
+        ({"locations": [{"path": "/a;b"}]}, "locations[0].path", "has a space"),
+        ({"locations": [{"path": "/a/"}, {"path": "/a/"}]}, "locations[1].path", "The first is"),
+        ({"locations": [{"path": "/s/"}], "static": [{"url": "/s/", "directory": "/s"}]}, "locations[0].path",
+         "is there"),
+        ({"locations": [{"path": "/a/", "client_max_body_size": "1 MB"}]}, "locations[0].client_max_body_size",
+         "no size"),
+        ({"locations": [{"path": "/a/", "timeouts": {"read": "x"}}]}, "locations[0].timeouts.read", "is no time"),
+        ({"locations": [{"path": "/a/", "auth_basic": "x"}]}, "locations[0].auth_basic_user_file", "is required"),
+        ({"locations": [{"path": "/a/", "auth_basic_user_file": "/x"}]}, "locations[0].auth_basic_user_file",
+         "means nothing without"),
+        ({"locations": [{"path": "/a/", "auth_basic": "x", "auth_basic_user_file": "x"}]},
+         "locations[0].auth_basic_user_file", "must be absolute"),
+        ({"locations": [{"path": "/a/", "allow": ["10.0.0.1/8"]}]}, "locations[0].allow[0]", "has host bits set"),
+        ({"locations": [{"path": "/a/", "allow": ["office"]}]}, "locations[0].allow[0]", "is no address"),
+        ({"limit_req": [{"rate": "10/s"}]}, "limit_req[0].rate", "For example: 10r/s"),
+        ({"limit_req": [{"rate": "0r/s"}]}, "limit_req[0].rate", "is no rate"),
+        ({"limit_req": [{"rate": "1r/s", "key": "all"}]}, "limit_req[0].key", "is no variable"),
+        ({"limit_req": [{"rate": "1r/s", "burst": 0, "delay": True}]}, "limit_req[0].delay", "nothing to hold back"),
+        ({"limit_req": [{"rate": "1r/s", "burst": -1}]}, "limit_req[0].burst", "at least 0"),
+        ({"limit_conn": [{"connections": 0}]}, "limit_conn[0].connections", "at least 1"),
+        ({"limit_conn": [{"connections": 1, "key": "$a b"}]}, "limit_conn[0].key", "is no variable"),
+        ({"locations": [{"path": "/a/", "limit_conn": [{"connections": 0}]}]}, "locations[0].limit_conn[0].connections",
+         "at least 1"),
+        ({"maintenance": {"retry_after": 0}}, "maintenance.retry_after", "at least 1"),
+        ({"maintenance": {"allow": ["office"]}}, "maintenance.allow[0]", "is no address"),
+        ({"cache_max_size": "1 GB"}, "cache_max_size", "is no size"),
+        (cache(valid="10m", enabled=False), "locations[0].cache.valid", "not enabled"),
+        (cache(purge=["10.0.0.1"], enabled=False), "locations[0].cache.purge", "not enabled"),
+        (cache(valid="x"), "locations[0].cache.valid", "is no time"),
+        (cache(key="same$host"), "locations[0].cache.key", "all would get the same"),
+        (cache(key="uri"), "locations[0].cache.key", "is no variable"),
+        (cache(key="$request_method$uri", purge=["10.0.0.1"]), "locations[0].cache.key", "differs for the method"),
+        (cache(key="$host$uri", purge=["10.0.0.1"]), "locations[0].cache.key", "differs for the method"),
+        (cache(bypass=["x"]), "locations[0].cache.bypass[0]", "is no variable"),
+        (cache(use_stale=["off", "error"]), "locations[0].cache.use_stale", "excludes all else"),
+        (cache(purge=["me"]), "locations[0].cache.purge[0]", "is no address"),
+        ({"redirects": [{"path": "old", "to": "/new"}]}, "redirects[0].path", "must be a path"),
+        ({"redirects": [{"path": "/old?a", "to": "/new"}]}, "redirects[0].path", "has no query"),
+        ({"redirects": [{"path": "/old", "to": "new"}]}, "redirects[0].to", "neither a path"),
+        ({"redirects": [{"path": "/old", "to": "//evil"}]}, "redirects[0].to", "neither a path"),
+        ({"redirects": [{"path": "/old", "to": "/$uri"}]}, "redirects[0].to", "has a space"),
+        ({"redirects": [{"path": "/old", "to": "/old"}]}, "redirects[0].to", "leads back"),
+        ({"redirects": [{"path": "/old", "to": "/a"}, {"path": "/old", "to": "/b"}]}, "redirects[1].path", "is there"),
+        ({"upstream": {"servers": []}, "locations": [{"path": "/a/"}]}, "locations", "no application behind them"),
+    ],
+)
+def test_parts_of_a_site_that_cannot_work_are_refused(change, path, said):
+    found = check("nginx", "nginx_sites", {**APP_SITE, **change})
+    assert len(found) == 1, found
+    assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
+
+
 def test_sound_sites_pass():
     site = {**SITE, "aliases": ["*.example.com"], "upstream": {"servers": [
-        {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]}}
+        {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]},
+        "limit_req": [{"rate": "10r/s"}, {"rate": "100r/m", "key": "$binary_remote_addr$uri"}],
+        "locations": [{"path": "/"}, {"path": "= /a", "allow": ["10.0.0.1", "2001:db8::/32"]}, {"path": "/a"}],
+        "redirects": [{"path": "/b", "to": "https://example.com/?a=b#c"}]}
     assert check("nginx", "nginx_sites", site) == []
 
 

@@ -45,6 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path, _, query = self.path.partition("?")
+        path = path[path.rindex("/"):] if not path.startswith("/status/") else path
         os.write(SEEN, f"{self.command} {self.path}\n".encode())
         if path == "/events":
             self.events()
@@ -54,27 +55,32 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(int(path.rpartition("/")[2]), "as asked\n")
         elif path == "/slow":
             time.sleep(float(dict(parse_qsl(query)).get("seconds", 0.3)))
-            self.answer(200, "slow\n")
+            self.echo()
+        elif path == "/reply":
+            headers = [item.split(":", 1) for name, item in parse_qsl(query) if name == "header"]
+            self.answer(200, f"{time.time_ns()}\n", **dict(headers))
         elif path == "/die":
             os.kill(os.getpid(), signal.SIGKILL)
         else:
             self.echo()
 
     def do_POST(self):
+        os.write(SEEN, f"BEGIN {self.path}\n".encode())
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.do_GET()
 
     def echo(self):
         self.answer(200, json.dumps({
             "path": self.path, "headers": [[name.lower(), value] for name, value in self.headers.items()],
-            "connection": self.connection_number,
+            "connection": self.connection_number, "backend": NAME,
         }), Content_Type="application/json", X_Frame_Options="ALLOWALL", Referrer_Policy="same-origin",
             X_Request_ID="the application's")
 
     def events(self):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("X-Accel-Buffering", "no")
+        if "plain" not in self.path:
+            self.send_header("X-Accel-Buffering", "no")
         self.send_header("Connection", "close")
         self.end_headers()
         for number in range(30):

@@ -1,7 +1,8 @@
-"""Asks a site as many clients would while its application's workers are killed, and counts the answers by status.
+"""Asks a site as many clients would while its application is killed, and counts the answers by status.
 
-Called with the site's name, a method, the application's unit, and its socket's .seen file. Two kinds of load take
-turns: bursts of slow requests over connections that nginx has just opened, and quick ones over those that it keeps.
+Called with the site's name, its placeholder, a method, whom to kill (worker: one at a time; all: the whole unit), the
+application's unit, and the .seen files of its sockets. First comes a burst of slow requests over connections that nginx
+has just opened, then quick ones over those that it keeps.
 """
 
 import collections
@@ -15,10 +16,10 @@ import sys
 import threading
 import time
 
-NAME, METHOD, UNIT, SEEN = sys.argv[1:]
-ROUNDS, CLIENTS = 2, 40
+NAME, TRUST, METHOD, WHOM, UNIT, *SEEN = sys.argv[1:]
+CLIENTS = 40
 answers = collections.Counter()
-context = ssl.create_default_context(cafile=f"/var/lib/fastapi/placeholder/{NAME.partition('.')[0]}/fullchain.pem")
+context = ssl.create_default_context(cafile=f"/var/lib/fastapi/placeholder/{TRUST}/fullchain.pem")
 run = str(time.time_ns())
 
 
@@ -49,27 +50,30 @@ def client(number, deadline):
     connection.close()
 
 
-def kill_a_worker():
+def kill():
+    if WHOM == "all":
+        subprocess.run(["systemctl", "kill", "--signal", "KILL", UNIT], check=True)
+        return
     main = subprocess.check_output(["systemctl", "show", "--value", "--property", "MainPID", UNIT], text=True).strip()
     workers = subprocess.check_output(["pgrep", "--parent", main], text=True).split()
     os.kill(int(workers[0]), signal.SIGKILL)
 
 
-for _ in range(ROUNDS):
-    run += "-"
-    time.sleep(2.2)  # longer than nginx keeps idle connections
-    end = time.monotonic() + 2
-    threads = [threading.Thread(target=client, args=(number, end)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.2)
-    while any(thread.is_alive() for thread in threads):
-        kill_a_worker()
-        # longer than any request takes, because no request is offered to a third worker
-        time.sleep(0.6)
-    for thread in threads:
-        thread.join()
+time.sleep(2.2)  # longer than nginx keeps idle connections
+end = time.monotonic() + 2.5
+threads = [threading.Thread(target=client, args=(number, end)) for number in range(CLIENTS)]
+for thread in threads:
+    thread.start()
+time.sleep(0.2)
+while any(thread.is_alive() for thread in threads):
+    kill()
+    # longer than any request takes, because no request is offered to a third worker
+    time.sleep(0.6)
+for thread in threads:
+    thread.join()
 
-with open(SEEN, encoding="utf-8") as stream:
-    seen = collections.Counter(line for line in stream if run[:-ROUNDS] in line)
+seen = collections.Counter()
+for path in SEEN:
+    with open(path, encoding="utf-8") as stream:
+        seen.update(line for line in stream if run in line)
 print(json.dumps({"answers": answers, "often": max(seen.values())}))

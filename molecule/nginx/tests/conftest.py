@@ -10,10 +10,13 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import ansible_collections
 import pytest
 import yaml
 
 SCENARIO = Path(__file__).resolve().parent.parent
+ansible_collections.__path__ = [
+    str(SCENARIO.parent.parent / "collections/ansible_collections"), *ansible_collections.__path__]
 VARIABLES = yaml.safe_load((SCENARIO / "vars.yml").read_text(encoding="utf-8"))
 CERTIFICATES = "/var/lib/fastapi/placeholder"
 
@@ -55,13 +58,17 @@ class Nginx:
 
     # -- As a client ---------------------------------------------------------------------------------------------------
 
-    def ask(self, url: str, *arguments: str, trust: str | None = "shop") -> Response:
-        """One request, to this host whatever the name. Trusts the named placeholder and nothing else."""
-        words = ["curl", "--silent", "--include", "--path-as-is", "--max-time", "10", "--connect-to", "::127.0.0.1:",
+    def curl(self, url: str, *arguments: str, trust: str | None = "shop"):
+        """What curl says, asking this host whatever the name. Trusts the named placeholder and nothing else."""
+        words = ["curl", "--silent", "--path-as-is", "--max-time", "10", "--connect-to", "::127.0.0.1:",
                  *arguments, url]
         if trust:
             words += ["--cacert", f"{CERTIFICATES}/{trust}/fullchain.pem"]
-        done = self.host.run(shlex.join(words))
+        return self.host.run(shlex.join(words))
+
+    def ask(self, url: str, *arguments: str, trust: str | None = "shop") -> Response:
+        """One request."""
+        done = self.curl(url, "--include", *arguments, trust=trust)
         head, _, text = done.stdout.replace("\r\n", "\n").partition("\n\n")
         while re.match(r"HTTP/\S+ 1\d\d", head):
             head, _, text = text.partition("\n\n")

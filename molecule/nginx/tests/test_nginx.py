@@ -220,38 +220,6 @@ def test_connections_to_the_application_are_reused(nginx):
     assert len({part.partition("}")[0] for part in text.split('"connection": ')[1:]}) == 1, text
 
 
-def load(nginx, name, method):
-    """The answers to requests of a method, by status, while the application's workers are killed one by one."""
-    command = f"python3 /usr/local/bin/load.py {name} {method} backend /run/backend.sock.seen"
-    return json.loads(nginx.host.check_output(command))
-
-
-def test_workers_that_are_killed_under_load_cost_no_idempotent_request(nginx, measured):
-    """Connections that nginx has just opened are among those cut off, and idle ones of the dead worker's."""
-    result = load(nginx, "shop.example.com", "GET")
-    measured(f"GETs while workers are killed: {result['answers']}")
-    assert list(result["answers"]) == ["200"]
-    assert result["answers"]["200"] > 500
-    assert result["often"] > 1, "no request was cut off: the test shows nothing"
-
-
-def test_a_request_with_side_effects_is_never_sent_twice(nginx, measured):
-    result = load(nginx, "shop.example.com", "POST")
-    measured(f"POSTs while workers are killed: {result['answers']}")
-    assert set(result["answers"]) == {"200", "502"}
-    assert result["often"] == 1
-
-
-@pytest.mark.parametrize("method, most", [("GET", 5), ("POST", 1)])
-def test_a_request_that_kills_its_worker_is_answered_and_not_offered_for_ever(nginx, method, most):
-    """Three workers, each of which may hold an idle connection, and two connections that are opened."""
-    path = f"/die?{time.time_ns()}"
-    for _ in range(20):
-        nginx.ask(SHOP)
-    assert nginx.ask(SHOP + path, "--request", method).status == 502
-    assert 1 <= int(nginx.host.check_output(f"grep -c '{method} {path}' /run/backend.sock.seen")) <= most
-
-
 WEBSOCKET = r"""
 import socket, ssl
 context = ssl.create_default_context(cafile='/var/lib/fastapi/placeholder/shop/fullchain.pem')
@@ -302,6 +270,41 @@ def test_static_files_come_from_disk_and_may_be_kept(nginx):
 def test_a_static_file_that_is_missing_is_not_kept(nginx):
     response = nginx.ask(f"{SHOP}/static/missing.css")
     assert (response.status, response.all("Cache-Control")) == (404, [])
+
+
+def test_a_file_whose_name_holds_a_hash_may_be_kept_for_good(nginx):
+    response = nginx.ask(f"{SHOP}/static/site.3f2a9c1b.css")
+    assert (response.status, response.text, response["Content-Type"]) == (200, "now\n", "text/css")
+    assert response["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert response["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("name", ["icon-1024x768.css", "report-20240101.css", "css/site.css"])
+def test_a_name_that_only_looks_like_it_may_not(nginx, name):
+    assert nginx.ask(f"{SHOP}/static/{name}")["Cache-Control"] == "max-age=2592000"
+
+
+def test_a_hashed_file_of_the_release_before_is_still_there(nginx):
+    response = nginx.ask(f"{SHOP}/static/old.27e20196a850.css")
+    assert (response.status, response.text) == (200, "before\n")
+    assert response["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize("name", ["plain.css", "source.27e20196a850.py", "gone.27e20196a850.css"])
+def test_no_other_file_of_the_release_before_is(nginx, name):
+    response = nginx.ask(f"{SHOP}/static/{name}")
+    assert (response.status, response.all("Cache-Control")) == (404, [])
+
+
+@pytest.mark.parametrize("path", [
+    "/static/../secret.27e20196a850.css", "/static/..%2fsecret.27e20196a850.css", "/static../secret.27e20196a850.css",
+    "/static/css/%2e%2e/%2e%2e/secret.27e20196a850.css", "/static//..//secret.27e20196a850.css",
+    "/static/..\\secret.27e20196a850.css", "/static//srv/files/secret.27e20196a850.css",
+])
+def test_a_hash_in_its_name_brings_no_other_file_within_reach(nginx, path):
+    response = nginx.ask(SHOP + path)
+    assert "secret\n" not in response.text
+    assert not (response.status == 200 and not response.all("X-Backend"))
 
 
 @pytest.mark.parametrize("path", [
@@ -401,9 +404,9 @@ def test_workers_are_unprivileged_and_may_open_enough_files(nginx):
         assert "9216" in nginx.host.check_output(f"grep 'Max open files' /proc/{pid}/limits")
 
 
-def test_sites_are_linked_and_the_distributions_default_is_gone(host):
+def test_sites_are_linked_and_the_distributions_default_is_gone(host, sites):
     assert host.file("/etc/nginx/sites-enabled/shop.conf").linked_to == "/etc/nginx/sites-available/shop.conf"
-    assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == ["dead.conf", "pages.conf", "shop.conf"]
+    assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == sorted(f"{site['name']}.conf" for site in sites)
     file = host.file("/etc/nginx/sites-available/shop.conf")
     assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
 

@@ -1,0 +1,153 @@
+"""What is kept of answers, and for whom."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+CACHED = "https://cached.example.com"
+
+
+@pytest.fixture
+def ask(nginx):
+    return lambda path, *arguments: nginx.ask(CACHED + path, *arguments, trust="spread")
+
+
+@pytest.fixture
+def path():
+    """One that nobody has asked for."""
+    return f"/kept/reply?{time.time_ns()}"
+
+
+def cached(response) -> tuple[str, str]:
+    assert response.status == 200, response
+    return response["X-Cache-Status"], response.text
+
+
+def test_an_answer_is_kept_and_given_to_others(ask, path):
+    (first, one), (second, two) = cached(ask(path)), cached(ask(path))
+    assert (first, second) == ("MISS", "HIT")
+    assert one == two
+    assert ask(path)["X-Frame-Options"] == "DENY"
+    assert cached(ask(path + "&other"))[0] == "MISS"
+
+
+def test_elsewhere_nothing_is_kept(ask, path):
+    path = path.replace("/kept", "")
+    assert ask(path).text != ask(path).text
+    assert not ask(path).all("X-Cache-Status")
+
+
+PRIVATE = [("Authorization: Bearer x",), ("Cookie: session=x",), ("X-API-Key: x",)]
+
+
+@pytest.mark.parametrize("header", PRIVATE, ids=lambda header: header[0].partition(":")[0])
+def test_the_answer_to_a_request_in_person_is_not_kept(ask, path, header):
+    private = cached(ask(path, "--header", *header))
+    assert private[0] == "BYPASS"
+    assert cached(ask(path))[0] == "MISS"
+    assert cached(ask(path))[1] != private[1]
+
+
+@pytest.mark.parametrize("header", PRIVATE, ids=lambda header: header[0].partition(":")[0])
+def test_who_asks_in_person_does_not_get_what_was_kept(ask, path, header):
+    kept = cached(ask(path))
+    private = cached(ask(path, "--header", *header))
+    assert private[0] == "BYPASS" and private[1] != kept[1]
+    assert cached(ask(path)) == ("HIT", kept[1])
+
+
+@pytest.mark.parametrize("header", [
+    "Set-Cookie:session=x", "Cache-Control:private", "Cache-Control:no-store", "Cache-Control:no-cache",
+    "Cache-Control:max-age%3D0", "Cache-Control:private%2C max-age%3D60", "Vary:*", "X-Accel-Expires:0",
+    "Expires:Thu, 01 Jan 1970 00:00:00 GMT",
+])
+def test_an_answer_that_is_private_is_not_kept(ask, path, header):
+    path += "&header=" + header.replace(" ", "%20")
+    assert cached(ask(path))[1] != cached(ask(path))[1]
+
+
+def test_without_a_time_only_what_the_application_allows_is_kept(ask, path):
+    path = path.replace("kept", "asked")
+    assert cached(ask(path))[1] != cached(ask(path))[1]
+    path += "&header=Cache-Control:max-age%3D60"
+    assert cached(ask(path))[1] == cached(ask(path))[1]
+
+
+@pytest.mark.parametrize("disguise", [
+    "/account/..%2fkept/reply", "/account/%2e%2e/kept/reply", "/account/../kept/reply", "/kept/..%2faccount/reply",
+    "/kept/%2e%2e%2faccount/reply"])
+def test_a_path_that_means_two_things_is_refused(ask, disguise):
+    """The application would answer with somebody's account, and nginx would keep it as a public page."""
+    response = ask(f"{disguise}?{time.time_ns()}")
+    assert response.status == 400 and not response.all("X-Backend")
+    assert response["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/a..b/x", "/a...", "/a%2fb", "/x?next=/../y", "/.well-known/x"])
+def test_dots_that_mean_one_thing_are_not(ask, path):
+    assert ask(path).json()["path"] == path
+
+
+def test_one_request_reaches_the_application_when_many_ask_for_the_same(nginx, ask):
+    path = f"/kept/slow?seconds=1&{time.time_ns()}"
+    done = nginx.curl(f"{CACHED}{path}", "--parallel", "--parallel-immediate", "--parallel-max", "30", "--http1.1",
+                      "--write-out", "%{http_code}\\n", *["--output", "/dev/null"], *[f"{CACHED}{path}"] * 29,
+                      trust="spread")
+    assert done.stdout.count("200\n") == 30
+    assert nginx.host.check_output(f"grep -c 'GET {path}$' /run/a.sock.seen") == "1"
+
+
+def test_an_answer_that_is_no_longer_fresh_is_given_while_a_new_one_is_fetched(nginx, ask):
+    path = f"/brief/slow?seconds=1&{time.time_ns()}"
+    assert cached(ask(path))[0] == "MISS"
+    time.sleep(2.1)  # nginx counts in whole seconds
+    response = ask(path, "--write-out", "%{time_total}")
+    assert response["X-Cache-Status"] == "STALE"
+    assert float(response.text.rpartition("}")[2]) < 0.8
+    time.sleep(1.2)
+    assert nginx.host.check_output(f"grep -c 'GET {path}$' /run/a.sock.seen") == "2"
+
+
+def test_an_answer_is_given_while_the_application_is_down(nginx, ask, path):
+    path = path.replace("kept", "brief")
+    kept = cached(ask(path))[1]
+    nginx.host.check_output("systemctl stop backend@a")
+    try:
+        time.sleep(2.1)
+        assert cached(ask(path)) == ("STALE", kept)
+        assert ask(path + "&other").status == 502
+    finally:
+        nginx.host.check_output("systemctl start backend@a")
+        nginx.host.check_output("until curl -s -o /dev/null --unix-socket /run/a.sock http://x/; do sleep 0.1; done")
+
+
+def test_an_answer_can_be_purged_by_those_who_may(ask, path):
+    kept = cached(ask(path))[1]
+    assert ask(path, "--request", "PURGE", "--interface", "127.0.9.9").status == 403
+    assert cached(ask(path)) == ("HIT", kept)
+    assert ask(path, "--request", "PURGE").status == 200
+    assert ask(path, "--request", "PURGE").status in (404, 412), "there is nothing left to remove"
+    assert cached(ask(path))[0] == "MISS"
+    assert ask("/.purge-0").status == 404
+
+
+def test_what_is_kept_is_for_nginx_only(nginx):
+    assert nginx.host.file("/var/lib/nginx/cache-cached").user == "www-data"
+    assert nginx.host.file("/var/lib/nginx/cache-cached").mode == 0o700
+
+
+def test_a_missing_module_is_named(nginx, sites):
+    sites[0]["extra"] = "more_set_headers x;"
+    output = nginx.refused(nginx_sites=sites)
+    assert "'more_set_headers' is in the package libnginx-mod-http-headers-more-filter." in output
+    nginx.changed = False
+
+
+def test_check_mode_makes_no_directory(nginx, sites):
+    new = {"name": "new", "domain": "new.example.com", "certificate": "spread",
+           "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
+           "locations": [{"path": "/x/", "cache": {"enabled": True}}]}
+    nginx.applied("--check", nginx_sites=[*sites, new])
+    assert not nginx.host.file("/var/lib/nginx/cache-new").exists

@@ -1,0 +1,235 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What nginx refuses, or accepts and then ignores, said before anything is written: generators of problems.
+
+What nginx does is from its own sources, ngx_http_upstream_*_module.c of 1.22 and 1.26.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
+
+# What ends or splits a word of nginx's configuration, or is replaced in it.
+UNQUOTED = re.compile(r"[\s\"';{}$\\]")
+TIME = re.compile(r"^(\d+(ms|[smhdwMy])?\s*)+$")
+SIZE = re.compile(r"^\d+[kKmMgG]?$")
+
+# Their balancers keep no list of backup servers.
+WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
+
+
+NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
+PURGE_KEY = "Use $request_uri, and not $request_method"
+
+
+def entries(items):
+    """The dicts of a list with their places."""
+    return [(index, item) for index, item in enumerate(items or []) if isinstance(item, dict)]
+
+
+def time(value, path):
+    if isinstance(value, str) and not TIME.match(value):
+        yield problem(path, "is no time as nginx writes it", value, mend="For example: 60s")
+
+
+def size(value, path):
+    if isinstance(value, str) and not SIZE.match(value):
+        yield problem(path, "is no size as nginx writes it", value, mend="For example: 10m")
+
+
+def plain(value, path):
+    if isinstance(value, str) and UNQUOTED.search(value):
+        yield problem(path, "has a space or one of \" ' ; { } $ \\ in it", value)
+
+
+def least(value, path, minimum):
+    if isinstance(value, int) and value < minimum:
+        yield problem(path, f"must be at least {minimum}", value)
+
+
+def locations(value, path):
+    """What is said of parts of a site, and of single paths."""
+    yield from limits(value, path)
+    maintenance = value.get("maintenance") or {}
+    yield from least(maintenance.get("retry_after"), f"{path}.maintenance.retry_after", 1)
+    for index, network in enumerate(maintenance.get("allow") or []):
+        yield from address(network, join(f"{path}.maintenance.allow", index))
+    yield from size(value.get("cache_max_size"), f"{path}.cache_max_size")
+    taken = {}
+    for index, entry in entries(value.get("static")):
+        if isinstance(entry.get("url"), str):
+            taken[entry["url"]] = f"{join(f'{path}.static', index)}.url"
+    for index, entry in entries(value.get("locations")):
+        where = join(f"{path}.locations", index)
+        yield from location(entry, where)
+        yield from once(entry.get("path"), f"{where}.path", taken)
+    if value.get("locations") and (value.get("upstream") or {}).get("servers") == []:
+        yield problem(f"{path}.locations", "have no application behind them", value["locations"], mend=NO_SERVERS)
+    for index, entry in entries(value.get("redirects")):
+        where = join(f"{path}.redirects", index)
+        for key in ("path", "to"):
+            yield from plain(entry.get(key), f"{where}.{key}")
+        source, target = entry.get("path"), entry.get("to")
+        if isinstance(source, str):
+            if not source.startswith("/") or "?" in source or "#" in source:
+                yield problem(f"{where}.path", "must be a path: it begins with '/' and has no query", source)
+            yield from once(f"= {source}", f"{where}.path", taken)
+        if isinstance(target, str) and not re.match(r"^(/(?![/\\])|https?://[^/])", target):
+            yield problem(f"{where}.to", "is neither a path of this site nor a URL", target)
+        if source == target and source is not None:
+            yield problem(f"{where}.to", "leads back to itself", target)
+
+
+def location(value, path):
+    name = value.get("path")
+    if isinstance(name, str):
+        if not re.match(r"^(= )?/\S*$", name):
+            yield problem(
+                f"{path}.path", "is no place of a site", name, mend="For example: /api/, or '= /login' for one path")
+        else:
+            yield from plain(name.replace("= ", ""), f"{path}.path")
+    yield from limits(value, path)
+    yield from size(value.get("client_max_body_size") or "0", f"{path}.client_max_body_size")
+    for key, item in (value.get("timeouts") or {}).items():
+        yield from time(item or "0", f"{path}.timeouts.{key}")
+    yield from cache(value.get("cache") or {}, f"{path}.cache")
+    realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
+    if realm and not users:
+        yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")
+    elif users and not realm:
+        yield problem(f"{path}.auth_basic_user_file", "means nothing without auth_basic", users)
+    elif users and not users.startswith("/"):
+        yield problem(f"{path}.auth_basic_user_file", "must be absolute", users)
+    elif users:
+        yield from plain(users, f"{path}.auth_basic_user_file")
+    for index, network in enumerate(value.get("allow") or []):
+        yield from address(network, join(f"{path}.allow", index))
+
+
+def cache(value, path):
+    if not value.get("enabled"):
+        for key in ("valid", "bypass", "purge"):
+            if value.get(key):
+                yield problem(f"{path}.{key}", "means nothing where the cache is not enabled", value[key])
+        return
+    yield from time(value.get("valid") or "0", f"{path}.valid")
+    yield from variable(value.get("key"), f"{path}.key")
+    key = value.get("key")
+    if isinstance(key, str) and "uri" not in key:
+        yield problem(f"{path}.key", "has no path in it: all would get the same", key, mend="Add $request_uri")
+    elif isinstance(key, str) and value.get("purge") and ("$request_method" in key or "$request_uri" not in key):
+        yield problem(f"{path}.key", "differs for the method PURGE, which would find nothing", key, mend=PURGE_KEY)
+    for index, name in enumerate(value.get("bypass") or []):
+        yield from variable(name, join(f"{path}.bypass", index))
+    stale = value.get("use_stale") or []
+    if "off" in stale and len(stale) > 1:
+        yield problem(f"{path}.use_stale", "'off' excludes all else", stale, mend="Leave it out, or all else")
+    for index, network in enumerate(value.get("purge") or []):
+        yield from address(network, join(f"{path}.purge", index))
+
+
+def address(value, path):
+    """An address or a network."""
+    if not isinstance(value, str):
+        return
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        yield problem(path, "is no address or network", value, mend=str(error))
+
+
+def once(name, path, taken):
+    if isinstance(name, str) and taken.setdefault(name, path) != path:
+        yield problem(path, "is there twice", name, mend=f"The first is {taken[name]}")
+
+
+def limits(value, path):
+    for index, limit in entries(value.get("limit_req")):
+        where = join(f"{path}.limit_req", index)
+        yield from variable(limit.get("key"), f"{where}.key")
+        yield from least(limit.get("burst"), f"{where}.burst", 0)
+        rate = limit.get("rate")
+        if isinstance(rate, str) and not re.match(r"^[1-9]\d*r/[sm]$", rate):
+            yield problem(f"{where}.rate", "is no rate", rate, mend="For example: 10r/s or 30r/m")
+        if limit.get("delay") and limit.get("burst") == 0:
+            yield problem(f"{where}.delay", "has nothing to hold back with burst 0", True)
+    for index, limit in entries(value.get("limit_conn")):
+        where = join(f"{path}.limit_conn", index)
+        yield from variable(limit.get("key"), f"{where}.key")
+        yield from least(limit.get("connections"), f"{where}.connections", 1)
+
+
+def variable(value, path):
+    """A fixed text would count all clients as one."""
+    if isinstance(value, str) and not re.match(r"^[^\s\"';{}\\]*\$\w[^\s\"';{}\\]*$", value):
+        yield problem(path, "is no variable of nginx", value, mend="For example: $binary_remote_addr")
+
+
+def upstream(value, path):
+    """How requests are spread over servers, and offered again."""
+    servers = entries(value.get("servers"))
+    yield from least(value.get("keepalive"), f"{path}.keepalive", 0)
+    yield from least(value.get("tries"), f"{path}.tries", 1)
+    for key in ("keepalive_timeout", "tries_timeout"):
+        yield from time(value.get(key), f"{path}.{key}")
+    again = value.get("next_upstream") or []
+    if "off" in again and len(again) > 1:
+        yield problem(f"{path}.next_upstream", "'off' excludes all else", again, mend="Leave it out, or all else")
+    if again == ["non_idempotent"]:
+        yield problem(f"{path}.next_upstream", "'non_idempotent' names no case by itself", again, mend="Add 'error'")
+    yield from method(value, path, servers)
+    for index, server in servers:
+        yield from parameters(server, join(f"{path}.servers", index), value.get("method"), len(servers))
+    yield from together(servers, f"{path}.servers")
+
+
+def method(value, path, servers):
+    name, key = value.get("method"), value.get("hash_key")
+    hashes = isinstance(name, str) and name.startswith("hash")
+    if hashes and not key:
+        yield problem(f"{path}.hash_key", "is required by the method 'hash'", key, mend="For example: $request_uri")
+    elif key and name and not hashes:
+        yield problem(f"{path}.hash_key", f"means nothing to the method '{name}'", key, mend="Use the method 'hash'")
+    elif key and re.search(r"[\s\"';{}\\]", key):
+        yield problem(f"{path}.hash_key", "has a space or one of \" ' ; { } \\ in it", key)
+    if name not in (None, "round_robin") and len(servers) == 1:
+        yield problem(f"{path}.method", "has nothing to choose from with one server", name, mend="Leave it out")
+
+
+def parameters(server, path, name, count):
+    """Of one server: what its method or its being the only one rules out."""
+    for key, minimum in (("weight", 1), ("max_fails", 0), ("max_conns", 0)):
+        yield from least(server.get(key), f"{path}.{key}", minimum)
+    yield from time(server.get("fail_timeout"), f"{path}.fail_timeout")
+    if server.get("backup") and name in WITHOUT_BACKUP:
+        yield problem(
+            f"{path}.backup", f"is not supported by the method '{name}'", True,
+            mend="Use round_robin or least_conn, or leave it out")
+    if count == 1:
+        alone = {"weight": 1, "max_fails": 1, "fail_timeout": "10s"}
+        for key, default in alone.items():
+            if server.get(key) not in (None, default):
+                yield problem(
+                    f"{path}.{key}", "is ignored by nginx where there is one server", server[key], mend="Leave it out")
+    elif server.get("max_fails") == 0 and server.get("fail_timeout") not in (None, "10s"):
+        yield problem(
+            f"{path}.fail_timeout", "means nothing with max_fails 0", server["fail_timeout"], mend="Leave one out")
+
+
+def together(servers, path):
+    """Of all servers: one address is one server, and one of them must serve."""
+    first = {}
+    for index, server in servers:
+        address = server.get("address")
+        if isinstance(address, str) and first.setdefault(address, index) != index:
+            yield problem(
+                f"{join(path, index)}.address", "is there twice", address,
+                mend=f"The first is {join(path, first[address])}. Use 'weight' for a greater share")
+    if servers and all(server.get("backup") for _index, server in servers):
+        yield problem(path, "are all backups, of nothing", [server for _index, server in servers])
+    elif servers and all(server.get("backup") or server.get("down") for _index, server in servers):
+        yield problem(path, "are all down or backups", [server for _index, server in servers], mend="One must serve")
