@@ -61,6 +61,8 @@ class Cutover:
 
     def repair(self, live, keep=()):
         """Take away what an interrupted run left: units that are not live, releases that are not complete."""
+        if self.layout.live_id() != live:
+            raise ReleaseError("lock", "another run has just changed it. Look what serves now, and run this one again.")
         found = self.lock.found
         if found.get("held"):
             self.warnings.append(f"{self.layout.name} was locked by {describe(found)}. That lock counts no more.")
