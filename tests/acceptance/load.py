@@ -251,6 +251,7 @@ class Tally:
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
+    excused: list[Failure] = field(default_factory=list)  # those that the caller found to be promised by nobody
     resent: list[Failure] = field(default_factory=list)
     reconnects: Counter[str] = field(default_factory=Counter)
     messages: Counter[str] = field(default_factory=Counter)  # on WebSockets and event streams
@@ -276,11 +277,11 @@ class Tally:
 
     HEADER = f"{'phase':<46}{'requests':>9}{'failed':>7}{'resent':>7}{'reconn.':>8}{'p50':>7}{'p99':>7}{'longest':>9}"
 
-    def line(self) -> str:
+    def line(self, name: str = "") -> str:
         """A row of a table of phases; times in milliseconds, of fast requests."""
         p50, p99, longest = (percentile(self.fast, share) * 1000 for share in (0.5, 0.99, 1))
         return (
-            f"{self.name:<46}{self.requests:>9}{len(self.failures):>7}{len(self.resent):>7}"
+            f"{name or self.name:<46}{self.requests:>9}{len(self.failures):>7}{len(self.resent):>7}"
             f"{self.reconnects.total():>8}{p50:>7.0f}{p99:>7.0f}{longest:>9.0f}"
         )
 
@@ -297,7 +298,7 @@ class Tally:
             ) * (kind not in STREAMS)
             lines.append(row)
         lines += [f"  version {version} answered {seen.answers} times" for version, seen in self.versions.items()]
-        for title, some in (("failures", self.failures), ("resent", self.resent)):
+        for title, some in (("failures", self.failures), ("excused", self.excused), ("resent", self.resent)):
             if some:
                 kinds = Counter(f"{failure.what}: {failure.kind}" for failure in some)
                 lines.append(f"  {title}: " + ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common()))
@@ -364,8 +365,12 @@ class Load:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def stop(self) -> None:
+        """No new requests; the end of `with` waits for those under way."""
         self._stopping.set()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
         self._thread.join()
         self.phase("")
 
