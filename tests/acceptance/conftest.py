@@ -136,6 +136,13 @@ def pytest_configure(config: pytest.Config):
     config.addinivalue_line("markers", "long: only in `make acceptance`; Molecule's scenario leaves it out")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    long = [item for item in items if MOLECULE and item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory) -> Fleet:
     fleet = Fleet(INVENTORY, tmp_path_factory.mktemp("source"), long=not MOLECULE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,11 +71,13 @@ class Host:
     def history(self) -> list[dict]:
         return [json.loads(line) for line in self.run(f"cat /srv/{APP}/history.jsonl").splitlines()]
 
+    def running(self) -> list[str]:
+        lines = self.run(f"systemctl list-units --plain --no-legend --state=active,activating,deactivating '{APP}@*'")
+        return sorted(line.split()[0] for line in lines.splitlines())
+
     def units(self) -> list[str]:
-        """The installed units of the app, and those that run."""
-        installed = self.run(f"ls /etc/systemd/system | grep '^{APP}@' || true").split()
-        running = self.run(f"systemctl list-units --plain --no-legend --state=active,activating '{APP}@*'")
-        return sorted({*installed, *(line.split()[0] for line in running.splitlines())})
+        """The units of the app that are installed or run."""
+        return sorted({*self.run(f"ls /etc/systemd/system | grep '^{APP}@' || true").split(), *self.running()})
 
     def main_pid(self) -> int:
         return int(self.run(f"systemctl show --property MainPID --value {APP}@{self.live()}.service"))
@@ -127,6 +129,7 @@ class Fleet:
         self.source = work / "app"
         self.options = copy.deepcopy(APPS[0])
         self.options["source"] = str(self.source)
+        del self.options["version"]  # has no meaning for a directory
         # Every user has had an answer within this time, and a deploy lets them.
         self.slow_seconds = 20 if long else 5
         self.options["gunicorn"]["graceful_timeout"] = self.slow_seconds + 3
@@ -227,6 +230,11 @@ def merged(base: dict, change: dict) -> dict:
     return result
 
 
+def long_but(short, cases):
+    """Parameters of a test, of which only some are part of the short form."""
+    return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
@@ -235,7 +243,3 @@ def killed(process: subprocess.Popen) -> str:
     """Kill a playbook with all its processes on this machine; what it had said."""
     os.killpg(process.pid, signal.SIGKILL)
     return process.communicate()[0]
-
-
-def quoted(*words: str) -> str:
-    return " ".join(map(shlex.quote, words))

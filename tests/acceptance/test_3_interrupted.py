@@ -1,0 +1,117 @@
+"""A deploy that is killed, at whatever step, leaves a site that serves; the next one repairs what it left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from fleet import APP, killed, long_but, wait_for
+
+# A hook at each point holds a deploy for long enough to be met there.
+POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
+HOOKS = {point: ["sleep 3"] for point in POINTS}
+PHASES = ("fetch", "before_build", "build", "after_build", "check", "migrate", "start", "ready", "before_switch")
+PHASES += ("switch", "after_switch", "guard", "drain")
+SHORT = ("migrate", "after_switch")
+
+
+def repaired(fleet) -> None:
+    """The next deploy works and leaves nothing of the interrupted one."""
+    fleet.deployed()
+    assert fleet.versions() == {fleet.version}
+    for host in fleet.hosts:
+        assert host.served_alone(host.live()), host.units()
+        for release in host.releases():
+            assert host.run(f"ls /srv/{APP}/releases/{release}/manifest.json"), release
+
+
+@pytest.mark.parametrize("phase", long_but(SHORT, PHASES))
+def test_a_deploy_that_is_killed_leaves_a_site_that_serves(fleet, users, phase):
+    before = fleet.versions()
+    fleet.guard(3)
+    if phase == "build":  # an environment of its own, so that there is something to build
+        fleet.options["extras"] = []
+        lock = fleet.source / "pyproject.toml"
+        lock.write_text(lock.read_text(encoding="utf-8") + f"# {fleet.version}\n", encoding="utf-8")
+    with users.lossless(f"SIGKILL in phase {phase}"):
+        killers = [host.when_phase(phase, "kill -9 $pid && echo killed") for host in fleet.hosts]
+        run = fleet.play("deploy", release={"hooks": HOOKS})
+        said = [killer.communicate()[0] for killer in killers]
+        assert "killed" in "".join(said), f"{said}\n{run.output}"
+        assert run.returncode != 0, run.output
+        assert fleet.versions() <= {*before, fleet.version}
+    fleet.next_version()
+    with users.lossless(f"repair after phase {phase}"):
+        repaired(fleet)
+
+
+@pytest.mark.parametrize("phase", ["migrate", pytest.param("after_switch", marks=pytest.mark.long)])
+def test_a_controller_that_dies_leaves_a_site_that_serves(fleet, users, phase):
+    with users.lossless(f"controller killed in phase {phase}"):
+        reached = [host.when_phase(phase, "true") for host in fleet.hosts[:1]]
+        run = fleet.start("deploy", release={"hooks": HOOKS})
+        for process in reached:
+            process.communicate()
+        killed(run)
+        time.sleep(5)  # a module that goes on without its controller ends
+    fleet.next_version()
+    with users.lossless("repair after a killed controller"):
+        repaired(fleet)
+
+
+def test_of_two_deploys_at_once_one_is_told_to_wait(fleet, users):
+    with users.lossless("two deploys at once"):
+        reached = [host.when_phase("migrate", "true") for host in fleet.hosts[:1]]
+        first = fleet.start("deploy", release={"hooks": HOOKS})
+        for process in reached:
+            process.communicate()
+        second = fleet.play("deploy", env={"APP_VERSION": "second"})
+        output = first.communicate()[0]
+    assert first.returncode == 0, output
+    assert second.returncode != 0
+    assert f"another run is changing {APP}" in second.output, second.output
+    assert fleet.versions() == {fleet.version}
+
+
+@pytest.mark.long
+def test_a_run_that_hangs_can_be_taken_over(fleet, users):
+    with users.lossless("a run that hangs is taken over"):
+        reached = fleet.hosts[0].when_phase("migrate", "true")
+        first = fleet.start("deploy", release={"hooks": {"migrate": ["sleep 600"]}})
+        reached.communicate()
+        fleet.deployed("-e", "break_lock=true")
+        wait_for(lambda: first.poll() is not None, 30, "the end of the run that was taken over")
+    assert first.returncode != 0
+    assert fleet.versions() == {fleet.version}
+
+
+def reboot(fleet) -> None:
+    """Pull the plug of all machines, and wait until they are up again."""
+    names = [host.name for host in fleet.hosts]
+    subprocess.run(["docker", "restart", "--time", "0", *names], check=True, capture_output=True)
+    for host in fleet.hosts:
+        wait_for(lambda host=host: host.run("systemctl is-system-running", check=False) in ("running", "degraded"), 60)
+
+
+@pytest.mark.parametrize("phase", [pytest.param("before_switch", marks=pytest.mark.long), "after_switch"])
+def test_a_reboot_amid_a_deploy_starts_the_live_release_alone(fleet, users, phase):
+    with users.away():
+        reached = [host.when_phase(phase, "true") for host in fleet.hosts[:1]]
+        run = fleet.start("deploy", release={"hooks": HOOKS})
+        for process in reached:
+            process.communicate()
+        os.killpg(run.pid, signal.SIGKILL)
+        live = fleet.live()
+        run.communicate()
+        reboot(fleet)
+        for host, release in zip(fleet.hosts, live, strict=True):
+            service = f"{APP}@{release}.service"
+            wait_for(lambda host=host, unit=service: host.run(f"systemctl is-active {unit}", check=False) == "active")
+            assert host.live() == release
+            assert host.running() == [service, f"{APP}@{release}.socket"]
+    fleet.next_version()
+    with users.lossless("repair after a reboot"):
+        repaired(fleet)
