@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fleet import DOMAIN, ROOT, Fleet
+from fleet import DOMAIN, ROOT, SHORT, Fleet
 from load import Load, Tally
 
 # Molecule gives its own inventory; without it, it is that of scripts/acceptance, and the long form.
@@ -17,7 +17,7 @@ MOLECULE = os.environ.get("MOLECULE_INVENTORY_FILE")
 INVENTORY = Path(MOLECULE).parent if MOLECULE else Path(__file__).parent / "hosts.yml"
 SUMMARY = ROOT / ".cache/acceptance/summary"
 USERS: pytest.StashKey[Users] = pytest.StashKey()
-RATE = 300 if not MOLECULE else 80  # fast requests a second on each host
+RATE = 250 if not MOLECULE else 80  # fast requests a second on each host
 
 
 class Users:
@@ -158,11 +158,19 @@ def all_users(fleet: Fleet, pytestconfig: pytest.Config):
     users.go()
 
 
+@pytest.fixture(scope="module")
+def slow_seconds() -> float:
+    return SHORT
+
+
 @pytest.fixture
-def users(all_users: Users, fleet: Fleet) -> Users:
+def users(slow_seconds: float, all_users: Users, fleet: Fleet) -> Users:
     """The users, and an app that the next deploy finds changed in nothing but its version."""
     fleet.reset()
     fleet.guard(0)
+    fleet.patience(slow_seconds)
+    for load in all_users.loads.values():
+        load.slow_seconds = slow_seconds
     return all_users
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
-from fleet import APP, wait_for
+from fleet import APP, LONG, SHORT, wait_for
+
+
+@pytest.fixture(scope="module")
+def slow_seconds(fleet):
+    return LONG if fleet.long else SHORT
 
 
 def old_answers_after(tallies, version: str, moment: float) -> dict[str, float]:

@@ -10,12 +10,15 @@ import time
 import pytest
 from fleet import APP, killed, long_but, wait_for
 
-# A hook at each point holds a deploy for long enough to be met there.
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
-HOOKS = {point: ["sleep 3"] for point in POINTS}
 PHASES = ("fetch", "before_build", "build", "after_build", "check", "migrate", "start", "ready", "before_switch")
 PHASES += ("switch", "after_switch", "guard", "drain")
 SHORT = ("migrate", "after_switch")
+
+
+def held(phase: str) -> dict:
+    """Options with which a deploy stays in a phase for long enough to be met there."""
+    return {"release": {"hooks": {phase: ["sleep 5"]}}} if phase in POINTS else {}
 
 
 def repaired(fleet) -> None:
@@ -31,19 +34,19 @@ def repaired(fleet) -> None:
 @pytest.mark.parametrize("phase", long_but(SHORT, PHASES))
 def test_a_deploy_that_is_killed_leaves_a_site_that_serves(fleet, users, phase):
     before = fleet.versions()
-    fleet.guard(3)
+    fleet.guard(2 if phase == "guard" else 0)
     if phase == "build":  # an environment of its own, so that there is something to build
-        fleet.options["extras"] = []
-        lock = fleet.source / "pyproject.toml"
-        lock.write_text(lock.read_text(encoding="utf-8") + f"# {fleet.version}\n", encoding="utf-8")
+        project = fleet.source / "pyproject.toml"
+        project.write_text(project.read_text(encoding="utf-8") + f"# {fleet.version}\n", encoding="utf-8")
     with users.lossless(f"SIGKILL in phase {phase}"):
         killers = [host.when_phase(phase, "kill -9 $pid && echo killed") for host in fleet.hosts]
-        run = fleet.play("deploy", release={"hooks": HOOKS})
+        run = fleet.play("deploy", **held(phase))
         said = [killer.communicate()[0] for killer in killers]
         assert "killed" in "".join(said), f"{said}\n{run.output}"
         assert run.returncode != 0, run.output
         assert fleet.versions() <= {*before, fleet.version}
     fleet.next_version()
+    fleet.guard(0)
     with users.lossless(f"repair after phase {phase}"):
         repaired(fleet)
 
@@ -52,7 +55,7 @@ def test_a_deploy_that_is_killed_leaves_a_site_that_serves(fleet, users, phase):
 def test_a_controller_that_dies_leaves_a_site_that_serves(fleet, users, phase):
     with users.lossless(f"controller killed in phase {phase}"):
         reached = [host.when_phase(phase, "true") for host in fleet.hosts[:1]]
-        run = fleet.start("deploy", release={"hooks": HOOKS})
+        run = fleet.start("deploy", **held(phase))
         for process in reached:
             process.communicate()
         killed(run)
@@ -65,7 +68,7 @@ def test_a_controller_that_dies_leaves_a_site_that_serves(fleet, users, phase):
 def test_of_two_deploys_at_once_one_is_told_to_wait(fleet, users):
     with users.lossless("two deploys at once"):
         reached = [host.when_phase("migrate", "true") for host in fleet.hosts[:1]]
-        first = fleet.start("deploy", release={"hooks": HOOKS})
+        first = fleet.start("deploy", **held("migrate"))
         for process in reached:
             process.communicate()
         second = fleet.play("deploy", env={"APP_VERSION": "second"})
@@ -100,7 +103,7 @@ def reboot(fleet) -> None:
 def test_a_reboot_amid_a_deploy_starts_the_live_release_alone(fleet, users, phase):
     with users.away():
         reached = [host.when_phase(phase, "true") for host in fleet.hosts[:1]]
-        run = fleet.start("deploy", release={"hooks": HOOKS})
+        run = fleet.start("deploy", **held(phase))
         for process in reached:
             process.communicate()
         os.killpg(run.pid, signal.SIGKILL)
