@@ -1,15 +1,24 @@
-"""An application that tells what it was asked, on a unix socket."""
+"""An application that tells what it was asked. Workers share a unix socket, as gunicorn's do, and can be killed.
+
+Called with the path of its socket and a number of workers. Every request is noted in <socket>.seen before its answer.
+"""
 
 import base64
 import hashlib
 import itertools
 import json
 import os
-import socketserver
+import signal
+import socket
+import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
+from urllib.parse import parse_qsl
 
-SOCKET = "/run/backend.sock"
+ADDRESS, WORKERS = sys.argv[1], int(sys.argv[2])
+NAME = os.path.basename(ADDRESS).partition(".")[0]
+SEEN = os.open(ADDRESS + ".seen", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 numbers = itertools.count(1)
 
 
@@ -18,33 +27,42 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self):
         super().setup()
-        self.connection_number = next(numbers)
+        self.connection_number = f"{os.getpid()}-{next(numbers)}"
 
     def address_string(self):
         return "unix"
 
+    def log_message(self, *_):
+        """The journal is for what goes wrong."""
+
     def answer(self, status, body, **headers):
-        body = body.encode()
         self.send_response(status)
-        for name, value in {"Content-Length": len(body), "X-Backend": "yes", **headers}.items():
+        for name, value in {"Content-Length": len(body), "X-Backend": NAME, **headers}.items():
             self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(body)
+        # in one piece: an answer of which nginx has a part cannot be asked for again
+        self._headers_buffer.append(b"\r\n" + body.encode())
+        self.flush_headers()
 
     def do_GET(self):
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
+        os.write(SEEN, f"{self.command} {self.path}\n".encode())
         if path == "/events":
             self.events()
         elif path == "/socket" and self.headers.get("Upgrade") == "websocket":
             self.websocket()
         elif path.startswith("/status/"):
             self.answer(int(path.rpartition("/")[2]), "as asked\n")
+        elif path == "/slow":
+            time.sleep(float(dict(parse_qsl(query)).get("seconds", 0.3)))
+            self.answer(200, "slow\n")
+        elif path == "/die":
+            os.kill(os.getpid(), signal.SIGKILL)
         else:
             self.echo()
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.echo()
+        self.do_GET()
 
     def echo(self):
         self.answer(200, json.dumps({
@@ -75,13 +93,32 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    request_queue_size = 128
+def serve(connection):
+    with connection:
+        try:
+            Handler(connection, ("unix", 0), None)
+        except OSError as error:  # nginx went away
+            print(error, file=sys.stderr)
 
 
-if os.path.exists(SOCKET):
-    os.unlink(SOCKET)
-with Server(SOCKET, Handler) as server:
-    os.chmod(SOCKET, 0o666)
-    server.serve_forever()
+def work(listener):
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+
+def main():
+    if os.path.exists(ADDRESS):
+        os.unlink(ADDRESS)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(ADDRESS)
+    os.chmod(ADDRESS, 0o666)
+    listener.listen(1024)
+    for number in itertools.count(1):
+        if not os.fork():
+            work(listener)
+        if number >= WORKERS:
+            os.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -220,6 +220,38 @@ def test_connections_to_the_application_are_reused(nginx):
     assert len({part.partition("}")[0] for part in text.split('"connection": ')[1:]}) == 1, text
 
 
+def load(nginx, name, method):
+    """The answers to requests of a method, by status, while the application's workers are killed one by one."""
+    command = f"python3 /usr/local/bin/load.py {name} {method} backend /run/backend.sock.seen"
+    return json.loads(nginx.host.check_output(command))
+
+
+def test_workers_that_are_killed_under_load_cost_no_idempotent_request(nginx, measured):
+    """Connections that nginx has just opened are among those cut off, and idle ones of the dead worker's."""
+    result = load(nginx, "shop.example.com", "GET")
+    measured(f"GETs while workers are killed: {result['answers']}")
+    assert list(result["answers"]) == ["200"]
+    assert result["answers"]["200"] > 500
+    assert result["often"] > 1, "no request was cut off: the test shows nothing"
+
+
+def test_a_request_with_side_effects_is_never_sent_twice(nginx, measured):
+    result = load(nginx, "shop.example.com", "POST")
+    measured(f"POSTs while workers are killed: {result['answers']}")
+    assert set(result["answers"]) == {"200", "502"}
+    assert result["often"] == 1
+
+
+@pytest.mark.parametrize("method, most", [("GET", 5), ("POST", 1)])
+def test_a_request_that_kills_its_worker_is_answered_and_not_offered_for_ever(nginx, method, most):
+    """Three workers, each of which may hold an idle connection, and two connections that are opened."""
+    path = f"/die?{time.time_ns()}"
+    for _ in range(20):
+        nginx.ask(SHOP)
+    assert nginx.ask(SHOP + path, "--request", method).status == 502
+    assert 1 <= int(nginx.host.check_output(f"grep -c '{method} {path}' /run/backend.sock.seen")) <= most
+
+
 WEBSOCKET = r"""
 import socket, ssl
 context = ssl.create_default_context(cafile='/var/lib/fastapi/placeholder/shop/fullchain.pem')
@@ -323,20 +355,24 @@ def log_line(nginx, request_id, name="shop"):
 
 
 def test_the_log_has_one_json_object_for_each_request(nginx):
-    nginx.ask(f"{SHOP}/path?a=b", "--header", "X-Request-ID: log-test-1", "--user-agent", 'a "quoted" \\ agent')
-    line = log_line(nginx, "log-test-1")
+    request_id = f"log-test-{time.time_ns()}"
+    nginx.ask(f"{SHOP}/path?a=b", "--header", f"X-Request-ID: {request_id}", "--user-agent", 'a "quoted" \\ agent')
+    line = log_line(nginx, request_id)
     assert line["user_agent"] == 'a "quoted" \\ agent'
     expected = {"site": "shop.example.com", "client": "127.0.0.1", "method": "GET", "uri": "/path?a=b", "status": 200,
                 "upstream_status": "200", "upstream_addr": "unix:/run/backend.sock", "protocol": "HTTP/2.0"}
     assert {key: line[key] for key in expected} == expected
     assert line["request_time"] >= 0
+    # the moment of the request's end, exact enough to order what happens within a second
+    assert isinstance(line["msec"], float) and 0 <= time.time() - line["msec"] < 60
     assert float(line["upstream_response_time"]) >= 0
 
 
 def test_an_application_that_is_down_shows_in_the_log(nginx):
-    nginx.ask("https://dead.example.com/", "--header", "X-Request-ID: log-test-2", trust="dead")
-    line = log_line(nginx, "log-test-2", "dead")
-    assert (line["status"], line["upstream_status"]) == (502, "502")
+    request_id = f"log-test-{time.time_ns()}"
+    nginx.ask("https://dead.example.com/", "--header", f"X-Request-ID: {request_id}", trust="dead")
+    line = log_line(nginx, request_id, "dead")
+    assert (line["status"], line["upstream_status"]) == (502, "502, 502")
     assert "No such file" in nginx.host.file("/var/log/nginx/dead.error.log").content_string
 
 
