@@ -168,9 +168,15 @@ def users(slow_seconds: float, all_users: Users, fleet: Fleet) -> Users:
     """The users, and an app that the next deploy finds changed in nothing but its version."""
     fleet.reset()
     fleet.guard(0)
-    fleet.patience(slow_seconds)
-    for load in all_users.loads.values():
-        load.slow_seconds = slow_seconds
+    if slow_seconds != fleet.slow_seconds:
+        # A release lets its users end what they do only as long as it was told to when it was made.
+        raised = slow_seconds > fleet.slow_seconds
+        fleet.patience(slow_seconds)
+        if raised:
+            fleet.deployed()
+            fleet.next_version()
+        for load in all_users.loads.values():
+            load.slow_seconds = slow_seconds
     return all_users
 
 

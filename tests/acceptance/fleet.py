@@ -112,9 +112,14 @@ class Run:
     """A run of a playbook."""
 
     returncode: int
-    output: str = field(repr=False)
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
     began: float  # by time.monotonic()
     ended: float
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
 
     @property
     def seconds(self) -> float:
@@ -126,7 +131,7 @@ class Fleet:
 
     def __init__(self, inventory: Path, work: Path, long: bool) -> None:
         self.inventory, self.long = inventory, long
-        listing = json.loads(self._ansible("ansible-inventory", "--list").output)
+        listing = json.loads(self._ansible("ansible-inventory", "--list").stdout)
         self.hosts = [Host(name) for name in sorted(listing["fastapi_app"]["hosts"])]
         self.source = work / "app"
         self.options = copy.deepcopy(APPS[0])
@@ -184,8 +189,7 @@ class Fleet:
         done = subprocess.run(
             command, cwd=ROOT, env=environment(), capture_output=True, text=True, errors="replace", check=False
         )
-        output = done.stdout + (done.stderr if done.returncode else "")
-        return Run(done.returncode, output, began, time.monotonic())
+        return Run(done.returncode, done.stdout, done.stderr, began, time.monotonic())
 
     def play(self, playbook: str, *arguments: str, **options) -> Run:
         """Run a playbook, with the app's options changed as given."""
