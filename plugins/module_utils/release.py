@@ -394,19 +394,22 @@ def env_values(text):
 
 
 def journal_text(lines):
-    """Lines of the journal as a person reads them: of a JSON line its message and its traceback."""
-    result = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            result.append(line)
-            continue
-        message = entry.get("message", entry.get("event", entry.get("msg", line)))
-        result.append(f"{entry.get('level', '')} {message}".strip())
-        trace = entry.get("exc_info") or entry.get("exception") or entry.get("traceback") or entry.get("stack_info")
-        if trace:
-            result.append(str(trace))
-    return "\n".join(result)
+    """Lines of the journal as a person reads them: of a JSON line its message and its traceback.
+
+    An app that fails all requests logs the same traceback for each: it is shown where it came last.
+    """
+    result = [_entry(line) for line in lines]
+    last = {text: index for index, text in enumerate(result)}
+    return "\n".join(text for index, text in enumerate(result) if "\n" not in text or last[text] == index)
+
+
+def _entry(line):
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(entry, dict):
+        return line
+    message = entry.get("message", entry.get("event", entry.get("msg", line)))
+    trace = entry.get("exc_info") or entry.get("exception") or entry.get("traceback") or entry.get("stack_info")
+    return f"{entry.get('level', '')} {message}".strip() + (f"\n{trace}" if trace else "")

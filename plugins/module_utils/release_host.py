@@ -42,7 +42,13 @@ class Shell:
             account = pwd.getpwnam(user)
             wrapped += ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         code, out, err = self._run(
-            [*wrapped, *argv], cwd=cwd, environ_update=env or {}, umask=0o022, errors="surrogate_then_replace"
+            [*wrapped, *argv],
+            cwd=cwd,
+            environ_update=env or {},
+            umask=0o022,
+            errors="surrogate_then_replace",
+            # Or $HOME in a user's command would be root's.
+            expand_user_and_vars=False,
         )
         output = out + err
         if code in {124, 137}:  # those of timeout

@@ -441,3 +441,9 @@ def test_json_lines_of_the_journal_become_readable():
         "[1]",
     ]
     assert release.journal_text(lines) == "plain\nERROR boom\nTraceback\n  ValueError: x\n[1]"
+
+
+def test_a_traceback_that_comes_again_and_again_is_shown_once():
+    line = json.dumps({"level": "ERROR", "message": "boom", "exc_info": "Traceback\n  ValueError: x"})
+    told = "other\nother\nERROR boom\nTraceback\n  ValueError: x"
+    assert release.journal_text([line, "other", "other", line]) == told

@@ -32,7 +32,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_units impor
 APP = {"name": "shop", "domain": "shop.example.com", "source": "./shop", "app": "main:app"}
 
 
-def run(argv, cwd=None, environ_update=None, umask=-1, errors=None):
+def run(argv, cwd=None, environ_update=None, umask=-1, errors=None, expand_user_and_vars=True):
+    assert not expand_user_and_vars
     """What AnsibleModule.run_command does, without a module around it."""
     done = subprocess.run(
         argv, cwd=cwd, env={**os.environ, **(environ_update or {})}, umask=umask, capture_output=True, check=False

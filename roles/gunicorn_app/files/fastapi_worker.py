@@ -11,6 +11,9 @@ than nginx keeps an idle connection to an upstream. So nginx always lets go firs
 Requests, event streams and WebSockets that are open may go on until the graceful timeout. What does not end by then
 is cut, counted, and reported in a line of the journal that the deploy reads.
 
+Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
+that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
+
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would
 otherwise go on sending requests to it, on connections that it keeps, for as long as there are requests.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -51,6 +55,27 @@ def is_websocket(connection):
 def is_answering(connection):
     cycle = getattr(connection, "cycle", None)
     return cycle is not None and not cycle.response_complete
+
+
+def keeping_connections(app):
+    """The app, with exceptions after a complete answer logged instead of raised."""
+
+    async def asgi(scope, receive, send):
+        complete = False
+
+        async def watched(message):
+            nonlocal complete
+            await send(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        try:
+            await app(scope, receive, watched)
+        except Exception:
+            if not complete:
+                raise
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+
+    return asgi
 
 
 class LameDuckServer(Server):
@@ -122,7 +147,7 @@ class LameDuckServer(Server):
 
 class LameDuckWorker(UvicornWorker):
     async def _serve(self):
-        self.config.app = self.wsgi
+        self.config.app = keeping_connections(self.wsgi)
         if self.cfg.worker_connections:
             self.config.limit_concurrency = self.cfg.worker_connections
         # The master bounds a stop; nobody bounds a recycling, and one event stream would keep the worker's place.
