@@ -334,7 +334,7 @@ class Load:
         ws: int = 4,
         sse: int = 4,
         static: dict[str, str] | None = None,
-        limit: float = 10,
+        limit: float = 5,
         read_limit: float = 10,
     ) -> None:
         parts = urlsplit(url)

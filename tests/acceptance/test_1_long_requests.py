@@ -1,4 +1,4 @@
-"""Users who wait 20 seconds for an answer, among those who do not wait: none of them is lost in what is done every day."""
+"""What is done to a site every day loses nobody: also not those who wait 20 seconds for their answer."""
 
 from __future__ import annotations
 
@@ -44,6 +44,27 @@ NO_NETWORK = "ip route show default > /run/route; ip route del default"
 NETWORK = "ip route add $(cat /run/route)"
 
 
+def test_a_rollback_takes_less_than_five_seconds_and_no_network(fleet, users):
+    good = next(iter(fleet.versions()))
+    fleet.deployed()
+    for host in fleet.hosts:
+        host.run(NO_NETWORK)
+    try:
+        with users.lossless("rollback") as tallies:
+            run = fleet.deployed("-e", f"app={APP}", "-e", "reason=acceptance", playbook="rollback")
+    finally:
+        for host in fleet.hosts:
+            host.run(NETWORK)
+    assert fleet.versions() == {good}
+    for host, tally in tallies.items():
+        seconds = tally.versions[good].first - run.began
+        assert seconds < 5, f"{host}: {seconds:.1f} s from the command to the first answer"
+        print(f"{host}: rolled back {seconds:.1f} s after the command")
+    for host in fleet.hosts:
+        last = host.history()[-1]
+        assert (last["action"], last["reason"]) == ("rollback", "acceptance")
+
+
 CERTIFICATE = f"""
 cd /etc/nginx/tls/{APP}
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=renewed \
@@ -52,6 +73,17 @@ mv privkey.pem.new privkey.pem && mv fullchain.pem.new fullchain.pem
 nginx -t -q && nginx -s reload
 """
 SUBJECT = "openssl s_client -connect 127.0.0.1:443 -servername shop.example.com </dev/null 2>/dev/null | grep subject"
+
+
+def test_a_new_certificate_loses_nothing(fleet, users):
+    """A reload closes idle connections, also those on which a request is on its way: these are sent again."""
+    with users.lossless("new certificates, three reloads", resent=True):
+        for _ in range(3):
+            for host in fleet.hosts:
+                host.run(CERTIFICATE)
+            time.sleep(1)
+    for host in fleet.hosts:
+        wait_for(lambda host=host: "renewed" in host.run(SUBJECT, check=False), 10, "the new certificate")
 
 
 def test_recycling_of_workers_loses_nothing(fleet, users):

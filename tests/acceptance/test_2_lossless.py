@@ -51,7 +51,7 @@ def test_a_rollback_to_a_named_release_loses_nothing(fleet, users):
 @pytest.mark.long
 def test_what_outlasts_the_drain_is_cut_and_reported(fleet, users):
     """Slow requests have less time than they need: those cut are the slow ones, and the deploy says how many."""
-    fleet.deployed(gunicorn={"graceful_timeout": 4})
+    fleet.deployed(gunicorn={"graceful_timeout": 5})
     fleet.next_version()
     with users.lossless("drain that is too short", kinds=("get", "post", "static", "ws", "sse")) as tallies:
         run = fleet.deployed()

@@ -48,7 +48,7 @@ def hook(point):
 CASES = {
     "fetch": (lambda fleet: {"subdirectory": "nowhere"}, "fetch", "'nowhere' is not in the source"),
     "before_build": (hook("before_build"), "before_build", "said by the hook"),
-    "build": (needs_what_does_not_exist, "build", "lockfile"),
+    "build": (needs_what_does_not_exist, "build", "uvicorn-worker>=99"),
     "after_build": (hook("after_build"), "after_build", "said by the hook"),
     "check-config": (breaks_import, "check", "No module named 'nonsense'"),
     "hang at import": (hangs_at_import, "check", "not done within 4 s"),
@@ -82,9 +82,9 @@ def test_a_release_that_fails_changes_nothing_for_users(fleet, users, step):
 
 @pytest.mark.long
 def test_a_source_that_is_not_there_changes_nothing_for_users(fleet, users):
-    with users.lossless("failure: fetch from git"):
-        run = fleet.refused(source="file:///srv/git/example.git", version="no-such-branch")
-    assert "version 'no-such-branch' is no branch, tag or commit" in run.output
+    with users.lossless("failure: fetch from a server that is down"):
+        run = fleet.refused(source="http://127.0.0.1:9/app.tar.gz", checksum="sha256:" + "0" * 64)
+    assert f"{APP}: fetch failed: cannot download http://127.0.0.1:9/app.tar.gz" in run.output, run.output
 
 
 def test_after_a_failure_the_next_deploy_works(fleet, users):
