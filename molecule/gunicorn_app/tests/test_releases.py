@@ -114,6 +114,7 @@ def test_shared_paths_outlive_releases_and_begin_with_what_the_source_brings(hos
     (tiny.source / "data").mkdir()
     (tiny.source / "data/seed").write_text("from the source")
     options = {"release": {"shared_paths": ["data", "media/uploads"]}}
+    host.check_output("rm -rf /srv/tiny/shared/data /srv/tiny/shared/media")
     tiny.deployed(env={"SHARED": "1"}, **options)
     assert host.check_output("cat /srv/tiny/shared/data/seed") == "from the source"
     write = "cd /srv/tiny/current/src; echo kept > data/seed; echo new > media/uploads/x"
@@ -276,7 +277,8 @@ def test_a_lock_can_be_broken_and_may_expire(host, tiny):
 def test_a_hanging_run_is_ended_by_breaking_its_lock(host, tiny):
     tiny.deployed()
     tiny.edit('REVISION = "1"', 'REVISION = "5"')
-    holder = "flock /srv/tiny/.lock sleep 60 & echo '{\"pid\": '$!', \"owner\": \"ops\", \"since\": \"1\", \"reason\": \"x\"}'"
+    said = '{"pid": \'$!\', "owner": "ops", "since": "1", "reason": "x"}'
+    holder = f"flock /srv/tiny/.lock sleep 60 & echo '{said}'"
     host.check_output(f"echo {shlex.quote(holder + ' > /srv/tiny/.lock; wait')} > /tmp/holder")
     host.check_output("systemd-run --quiet --collect --unit=holder sh /tmp/holder")
     try:
