@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -27,7 +26,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_value
-from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import who
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import is_over, this_run, who
 
 # Never part of a release, whether or not the directory is under git.
 IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
@@ -123,8 +122,7 @@ class ActionModule(ActionBase):
             "uv_version": arguments["uv_version"],
             "socket_group": arguments["socket_group"],
             "who": who(),
-            # All tasks of a playbook's run are children of one process.
-            "run": f"{socket.gethostname()} {os.getppid()}",
+            "run": this_run(),
             "reason": arguments.get("reason")
             or f"deploy of {app['version'] if kind == 'git' else redact_url(app['source'])}",
             "until": arguments.get("until", "done"),
@@ -143,6 +141,9 @@ class ActionModule(ActionBase):
                     "Nothing of it was used."
                 )
         answer = self._apply(parameters, task_vars)
+        if is_over(answer.pop("locked_by_run", "")):
+            parameters["break_lock"] = True
+            answer = self._apply(parameters, task_vars)
         if answer.pop("need_upload", False):
             parameters["upload"] = self._upload(local, paths)
             answer = self._apply(parameters, task_vars)

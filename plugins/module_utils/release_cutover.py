@@ -29,6 +29,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch impo
     strangers,
 )
 
+# Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
+SOONEST_CUT = 2
 # Of the settings of a deploy, what a release needs to serve. Kept in its manifest, so that a rollback asks nobody.
 SERVE = ("domain", "health", "hooks", "hook_timeout", "timeout_start", "timeout_stop")
 
@@ -179,7 +181,8 @@ class Cutover:
             instance = Instance(self.layout, previous, self.shell)
             since = time.time()
             instance.stop(settings["timeout_stop"])
-            cut = instance.cut(since)
+            # Nothing is cut in the worker's first seconds, and journalctl takes a tenth of one.
+            cut = instance.cut(since) if time.time() > since + SOONEST_CUT else {}
         if any(cut.values()):
             self.facts["cut"] = cut
             self.warnings.append(

@@ -42,6 +42,8 @@ def boot_id():
 
 def is_stale(found, boot=None):
     """Whether what is written in a lock that no process holds has lost its owner."""
+    if not found:
+        return False
     if found.get("until"):
         return seconds_since(found["until"]) > 0
     if found.get("held"):
@@ -61,6 +63,19 @@ def describe(found):
     return ", ".join(parts)
 
 
+class Locked(ReleaseError):
+    """Another has the lock. `run` is the one that is away from it for a while, which its controller knows about."""
+
+    def __init__(self, message, found):
+        super().__init__("lock", message)
+        self.run = found["run"] if found.get("away") else ""
+
+
+def locked(exc):
+    """What a module returns of a lock that kept it out, for the controller to look whether that run still goes on."""
+    return {"locked_by_run": exc.run} if isinstance(exc, Locked) and exc.run else {}
+
+
 class Lock:
     """The lock of one app. `found` is what a killed run left in it, `content` what this run has written."""
 
@@ -73,6 +88,15 @@ class Lock:
 
     def read(self):
         return read_json(self.path)
+
+    def is_free(self):
+        """Whether no process holds it now."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as exc:
+            return isinstance(exc, FileNotFoundError)
+        return True
 
     def pending(self, run):
         """What an earlier step of the same run left here, or nothing."""
@@ -89,7 +113,7 @@ class Lock:
             mine = found.get("run") == run and found.get("away")
             if found and not mine:
                 if not is_stale(found) and not break_lock:
-                    raise ReleaseError("lock", f"it is locked by {describe(found)}. {BREAK}")
+                    raise Locked(f"it is locked by {describe(found)}. {BREAK}", found)
                 self.found = found
             since = found["since"] if mine else now()
             self.content = {**(found if mine else {}), "run": run, "owner": owner, "reason": reason, "since": since}

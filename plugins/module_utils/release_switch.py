@@ -73,10 +73,8 @@ class Instance:
     def _systemctl(self, *arguments, phase="start", message="systemctl failed", check=True, timeout=None):
         return self.shell.run(["systemctl", *arguments], phase, message, check=check, timeout=timeout)
 
-    def properties(self):
-        output, _code = self._systemctl(
-            "show", "-p", "ActiveState,SubState,Result,NRestarts,UnitFileState", self.service
-        )
+    def properties(self, *names):
+        output, _code = self._systemctl("show", "-p", ",".join(names), self.service)
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def serves(self):
@@ -84,7 +82,8 @@ class Instance:
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
             if read_text(path) != read_text(self.layout.release(self.id, "systemd", kind)):
                 return False
-        found = self.properties()
+        # systemd remembers the second answer until it is reloaded: it is asked here only, of a release that is live.
+        found = self.properties("ActiveState", "UnitFileState")
         return found.get("ActiveState") == "active" and found.get("UnitFileState") == "enabled"
 
     def start(self, timeout):
@@ -123,21 +122,22 @@ class Instance:
                 time.sleep(0.1)
 
     def _check_alive(self, path):
-        found = self.properties()
+        found = self.properties("ActiveState", "NRestarts")
         if found.get("NRestarts", "0") != "0" or found.get("ActiveState") in {"failed", "inactive"}:
             raise ReleaseError("readiness", f"{self.service} ended before it answered {path}.")
 
     def restarted(self):
         """Whether it ended by itself since it was started."""
-        found = self.properties()
+        found = self.properties("ActiveState", "NRestarts")
         return found.get("NRestarts", "0") != "0" or found.get("ActiveState") != "active"
 
+    # Links for the next boot: systemd reads them then, and need not be reloaded now.
+
     def enable(self):
-        """Start it at boot."""
-        self._systemctl("enable", "--quiet", self.socket, self.service, phase="switch")
+        self._systemctl("enable", "--quiet", "--no-reload", self.socket, self.service, phase="switch")
 
     def disable(self):
-        self._systemctl("disable", "--quiet", self.socket, self.service, phase="switch", check=False)
+        self._systemctl("disable", "--quiet", "--no-reload", self.socket, self.service, check=False)
 
     def switch(self, previous):
         """Send nginx and `current` here. The link is the one thing that decides; its rename is atomic."""
@@ -148,17 +148,15 @@ class Instance:
 
     def discard(self):
         """Stop what no user has been sent to: at once, however it hangs."""
-        self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
         self._systemctl("stop", "--no-block", self.socket, self.service, check=False)
         self._systemctl("kill", "--signal=KILL", self.service, check=False)
         self.stop(0)
 
     def stop(self, timeout):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
+        self.disable()
         self._systemctl(
-            "disable",
-            "--now",
-            "--quiet",
+            "stop",
             self.socket,
             self.service,
             phase="drain",

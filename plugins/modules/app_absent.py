@@ -62,7 +62,7 @@ import shutil
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import APP_NAME, Layout, ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, locked
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance, strangers
 
 HOME = "/nonexistent"
@@ -86,6 +86,8 @@ class App:
         for instance in self.instances:
             settings = (self.layout.manifest(instance.id) or {}).get("serve", {})
             instance.stop(settings.get("timeout_stop", 0))
+        if self.instances:
+            self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
         for path in self.paths:
             if os.path.isfile(path):
                 os.unlink(path)
@@ -119,7 +121,8 @@ def main():
                 app.remove()
                 shutil.rmtree(app.layout.base)  # with the lock
         except ReleaseError as exc:
-            module.fail_json(msg=f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip())
+            text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()
+            module.fail_json(msg=text, **locked(exc))
     module.exit_json(**result)
 
 

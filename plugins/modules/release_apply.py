@@ -78,7 +78,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import
     share,
     write_file,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import is_stale, locked, now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import Source
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance, strangers
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file, exposure, verify
@@ -151,6 +151,7 @@ class Deploy:
             self.layout.state(live)["state"] == "good"
             and Instance(self.layout, live, self.shell).serves()
             and not strangers(self.layout, live)
+            and not is_stale(self.lock.read())
         )
 
     def _go_on(self, pending):
@@ -417,7 +418,7 @@ def main():
         module.warn(warning)
     if failure:
         text = failure_text(deploy.layout, failure, deploy.env)
-        module.fail_json(msg=text, **{**deploy.result, "changed": False, "phase": failure.phase})
+        module.fail_json(msg=text, **{**deploy.result, "changed": False, "phase": failure.phase, **locked(failure)})
     module.exit_json(**deploy.result)
 
 

@@ -70,7 +70,9 @@ releases:
       description: Whether users are sent to it.
       type: bool
 locks:
-  description: The locks of the apps that are locked, by app, each with its owner, time and reason.
+  description: >-
+    The locks of the apps that are locked, by app, each with its owner, time and reason. Those that a run left which did
+    not end are stale, and in nobody's way.
   returned: always
   type: dict
 lines:
@@ -84,7 +86,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, release_table
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, is_stale
 
 
 def apps():
@@ -96,7 +98,7 @@ def main():
     module = AnsibleModule(
         argument_spec={"name": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
     )
-    releases, locks = [], {}
+    releases, locks, said = [], {}, []
     for name in module.params["name"] or apps():
         layout = Layout(name)
         live = layout.live_id()
@@ -113,11 +115,13 @@ def main():
                 "reason": item.get("reason", ""),
                 "live": item["id"] == live,
             })
-        lock = Lock(layout).read()
-        if lock:
-            locks[name] = {key: lock.get(key, "") for key in ("owner", "since", "reason", "phase", "until")}
-    lines = release_table(releases) + [f"{name} is locked by {describe(lock)}" for name, lock in sorted(locks.items())]
-    module.exit_json(changed=False, releases=releases, locks=locks, lines=lines)
+        lock = Lock(layout)
+        found = lock.read()
+        if found:
+            locks[name] = {key: found.get(key, "") for key in ("owner", "since", "reason", "phase", "until")}
+            locks[name]["stale"] = stale = is_stale(found) and lock.is_free()
+            said.append(f"{name}: {'left unfinished' if stale else 'locked'} by {describe(found)}")
+    module.exit_json(changed=False, releases=releases, locks=locks, lines=release_table(releases) + said)
 
 
 if __name__ == "__main__":

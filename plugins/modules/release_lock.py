@@ -78,7 +78,13 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, is_stale, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import (
+    Lock,
+    describe,
+    is_stale,
+    locked,
+    now,
+)
 
 HELD = ("owner", "reason", "minutes")
 
@@ -122,7 +128,7 @@ def main():
     try:
         changed = apply(lock, module.params, module.check_mode)
     except ReleaseError as exc:
-        module.fail_json(msg=exc.message)
+        module.fail_json(msg=exc.message, **locked(exc))
     found = lock.read()
     module.exit_json(changed=changed, lock=describe(found) if found else "")
 

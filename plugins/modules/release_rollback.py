@@ -98,7 +98,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover imp
     serve_settings,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import locked, now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance
 
 
@@ -169,7 +169,7 @@ def main():
         module.warn(warning)
     if failure:
         text = failure_text(rollback.layout, failure, rollback.settings["env"])
-        module.fail_json(msg=text, **{**rollback.result, "changed": False, "phase": failure.phase})
+        module.fail_json(msg=text, **{**rollback.result, "changed": False, "phase": failure.phase, **locked(failure)})
     module.exit_json(**rollback.result)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 
 from ansible.errors import AnsibleActionFail
@@ -15,6 +16,28 @@ from ansible.plugins.action import ActionBase
 def who():
     """Who runs Ansible, and where."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def this_run():
+    """What tells this run of a playbook from all others: all its tasks are children of one process."""
+    return " ".join((socket.gethostname(), str(os.getppid()), _started(os.getppid())))
+
+
+def is_over(run):
+    """Whether a run is known to have ended: its process was one of this host, and is there no more."""
+    host, pid, started = run.split(" ") if run.count(" ") == 2 else ("", "", "")
+    return host == socket.gethostname() and started not in ("", _started(pid))
+
+
+def _started(pid):
+    """When a process was started, in the kernel's ticks; "?" where there is none. Empty where that cannot be known."""
+    if not os.path.exists("/proc/self/stat"):
+        return ""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            return stream.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return "?"
 
 
 class ByWhom(ActionBase):
@@ -28,7 +51,9 @@ class ByWhom(ActionBase):
         arguments = {"who": who(), **self._task.args}
         if not arguments.get("name"):
             raise AnsibleActionFail("It is not clear which app is meant. Name it: -e app=NAME")
-        result.update(
-            self._execute_module(self._task.resolved_action, module_args=arguments, task_vars=task_vars)
-        )
+        answer = self._execute_module(self._task.resolved_action, module_args=arguments, task_vars=task_vars)
+        if is_over(answer.pop("locked_by_run", "")):
+            arguments["break_lock"] = True
+            answer = self._execute_module(self._task.resolved_action, module_args=arguments, task_vars=task_vars)
+        result.update(answer)
         return result

@@ -35,6 +35,13 @@ def test_a_lock_says_whose_it_is_while_it_is_held_and_nothing_after(layout):
     assert Lock(layout).read() == {}
 
 
+def test_a_lock_is_free_unless_a_process_holds_it(layout):
+    assert Lock(layout).is_free()
+    with Lock(layout).taken(*ME):
+        assert not Lock(layout).is_free()
+    assert Lock(layout).is_free()
+
+
 def test_a_failure_lets_go(layout):
     with pytest.raises(ReleaseError, match="x"), Lock(layout).taken(*ME):
         raise ReleaseError("build", "x")
