@@ -34,6 +34,30 @@ def wait_for(condition: Callable, seconds: float = 30, what: str = ""):
     return result
 
 
+class Reached:
+    """A script that waits on a host until a deploy is in a phase. `True` once it was, and the script has run."""
+
+    def __init__(self, host: str, phase: str, script: str) -> None:
+        lock = f"/srv/{APP}/.lock"
+        watch = f"""
+            until grep -q '"phase": "{phase}"' {lock} 2>/dev/null; do sleep 0.005; done
+            pid=$(grep -o '"pid": [0-9]*' {lock} | grep -o '[0-9]*$')
+            {script}
+            echo reached
+        """
+        self.process = subprocess.Popen(
+            ["docker", "exec", host, "timeout", "40", "bash", "-c", watch],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def wait(self, seconds: float = 40) -> bool:
+        try:
+            return "reached" in self.process.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return False
+
+
 class Host:
     """One container. Asked through the engine, so that nothing of Ansible is in the way."""
 
@@ -91,17 +115,13 @@ class Host:
         # Every module that Ansible runs leaves a line too; they would crowd out what matters.
         return self.run("journalctl --no-pager --lines 600 | grep -v ' ansible-' | tail -n 60", check=False)
 
-    def when_phase(self, phase: str, script: str) -> subprocess.Popen:
+    def when_phase(self, phase: str, script: str = "true") -> Reached:
         """Wait, on the host, for a deploy to be in a phase; then run the script, which gets its process as $pid."""
-        watch = f"""
-            until grep -q '"phase": "{phase}"' /srv/{APP}/.lock 2>/dev/null; do sleep 0.01; done
-            pid=$(grep -o '"pid": [0-9]*' /srv/{APP}/.lock | grep -o '[0-9]*$')
-            {script}
-        """
-        return subprocess.Popen(
-            ["docker", "exec", self.name, "timeout", "90", "bash", "-c", watch],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        return Reached(self.name, phase, script)
+
+    def is_busy(self) -> bool:
+        """Whether a process works on the app."""
+        return self.run(f"flock --nonblock /srv/{APP}/.lock true && echo free", check=False) != "free"
 
     def served_alone(self, release: str) -> bool:
         return self.units() == [f"{APP}@{release}.service", f"{APP}@{release}.socket"]

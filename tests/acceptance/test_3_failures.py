@@ -87,6 +87,7 @@ def test_a_source_that_is_not_there_changes_nothing_for_users(fleet, users):
     assert f"{APP}: fetch failed: cannot download http://127.0.0.1:9/app.tar.gz" in run.output, run.output
 
 
+@pytest.mark.long
 def test_after_a_failure_the_next_deploy_works(fleet, users):
     fleet.refused(**is_never_ready(fleet))
     fleet.reset()
@@ -117,6 +118,7 @@ def test_a_failed_release_is_marked_and_no_rollback_chooses_it(fleet, users):
 # -- the guard --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_guard_goes_back_from_a_slow_release_and_loses_nothing(fleet, users):
     fleet.guard(6, requests=10)
     fleet.edit("async def whoami(request: Request) -> dict[str, Any]:\n", WHOAMI_SLOW, "routes.py")
@@ -150,6 +152,7 @@ def test_the_guard_goes_back_from_a_release_with_errors(fleet, users):
         assert host.state(host.releases()[-1]) in ("failed", "rolled back")
 
 
+@pytest.mark.long
 def test_the_hook_after_a_failure_is_told_which(fleet, users):
     tell = 'echo "$FASTAPI_HOOK $FASTAPI_RELEASE $FASTAPI_PREVIOUS" > /srv/shop/shared/told'
     with users.lossless("failure with a hook after it"):
