@@ -6,6 +6,7 @@ import pytest
 from fleet import APP
 
 
+@pytest.mark.long
 def test_a_deploy_with_nothing_new_changes_nothing(fleet, users):
     fleet.deployed()
     before = fleet.live()
@@ -15,6 +16,7 @@ def test_a_deploy_with_nothing_new_changes_nothing(fleet, users):
     assert fleet.live() == before
 
 
+@pytest.mark.long
 def test_a_new_release_takes_over_while_the_guard_watches(fleet, users):
     """During the guard's time the old release still runs; nginx's kept connections lead to the new one all the same."""
     fleet.guard(4)

@@ -64,7 +64,7 @@ CASES = {
     "before_switch": (hook("before_switch"), "before_switch", "said by the hook"),
     "after_switch": (hook("after_switch"), "after_switch", "said by the hook"),
 }
-SHORT = ("check-config", "migrate", "readiness", "after_switch")
+SHORT = ("check-config", "readiness")
 
 
 @pytest.mark.parametrize("step", long_but(SHORT, CASES))
@@ -96,6 +96,7 @@ def test_after_a_failure_the_next_deploy_works(fleet, users):
     assert fleet.versions() == {fleet.version}
 
 
+@pytest.mark.long
 def test_a_failed_release_is_marked_and_no_rollback_chooses_it(fleet, users):
     fleet.deployed()
     good = fleet.version

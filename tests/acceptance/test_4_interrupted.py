@@ -12,7 +12,7 @@ from fleet import APP, killed, long_but, wait_for
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
 PHASES = ("fetch", "before_build", "build", "after_build", "check", "migrate", "start", "ready", "before_switch")
 PHASES += ("switch", "after_switch", "guard", "drain")
-SHORT = ("migrate", "after_switch")
+SHORT = ("after_switch",)
 
 
 def held(phase: str) -> dict:
@@ -66,6 +66,7 @@ def test_a_controller_that_dies_leaves_a_site_that_serves(fleet, users, phase):
         repaired(fleet)
 
 
+@pytest.mark.long
 def test_of_two_deploys_at_once_one_is_told_to_wait(fleet, users):
     with users.lossless("two deploys at once"):
         reached = fleet.hosts[0].when_phase("migrate")
