@@ -144,11 +144,12 @@ def test_the_guard_goes_back_from_a_release_with_errors(fleet, users):
         run = fleet.refused()
     assert f"{APP}: guard failed: " in run.output
     assert "500 for GET /whoami" in run.output
+    assert any(tally.excused for tally in tallies.values())
     for tally in tallies.values():
         errors = tally.excused
-        assert errors and {(error.what, error.kind) for error in errors} == {("get", "status")}
+        assert not errors or {(error.what, error.kind) for error in errors} == {("get", "status")}
         assert all(error.detail.startswith("500") for error in errors), tally.report()
-        assert errors[-1].at - errors[0].at < 10, "users saw errors after the guard's time"
+        assert not errors or errors[-1].at - errors[0].at < 10, "users saw errors after the guard's time"
     for host in fleet.hosts:
         assert host.state(host.releases()[-1]) in ("failed", "rolled back")
 
