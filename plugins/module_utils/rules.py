@@ -573,6 +573,9 @@ def check(role, variables, problems=(), is_secret=None):
     found = []
     for variable, (single, whole) in ROLES.get(role, {}).items():
         found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
+    if role == "nginx":
+        wrong = {item.path for item in problems}
+        found += [item for item in nginx_rules.variables(variables) if item.path not in wrong]
     return found
 
 
