@@ -14,6 +14,9 @@ is cut, counted, and reported in a line of the journal that the deploy reads.
 Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
 that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
 
+The master starts the next worker only when the last one is gone. So workers that have had their `max_requests` drain one
+after the other: all at once would leave nobody to answer for as long as their longest request takes.
+
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would
 otherwise go on sending requests to it, on connections that it keeps, for as long as there are requests.
 """
@@ -21,6 +24,7 @@ otherwise go on sending requests to it, on connections that it keeps, for as lon
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -35,6 +39,8 @@ LINGER = float(os.environ.get("FASTAPI_LINGER", "3.0"))
 # The link that nginx connects to, and where it leads while this release is the live one. Unset when run by hand.
 LIVE = os.environ.get("FASTAPI_LIVE", "")
 SOCKET = os.environ.get("FASTAPI_RELEASE", "") + ".sock"
+# Held by the worker that is being recycled. Unset when run by hand: then each goes when it likes.
+TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DIRECTORY" in os.environ else ""
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
 CLOSE = (b"connection", b"close")
@@ -78,13 +84,33 @@ def keeping_connections(app):
     return asgi
 
 
+def takes_turn():
+    """Whether this worker may be recycled now; from then on no other may, until this process has ended."""
+    if not TURN:
+        return True
+    descriptor = os.open(TURN, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    return True
+
+
 class LameDuckServer(Server):
+    max_requests = None
+
     async def on_tick(self, counter):
         leave = await super().on_tick(counter)
+        if leave or counter % 10:
+            return leave
         # Every second, as uvicorn makes these headers anew. A readlink costs a microsecond.
-        if counter % 10 == 0 and not is_live():
+        if not is_live():
             self._answer_with_close()
-        return leave
+        if self.max_requests and self.server_state.total_requests >= self.max_requests and takes_turn():
+            logging.getLogger("uvicorn.error").info("Recycled after %d requests", self.server_state.total_requests)
+            return True
+        return False
 
     async def shutdown(self, sockets=None):
         for server in self.servers:
@@ -154,6 +180,7 @@ class LameDuckWorker(UvicornWorker):
         # Less than the master's own limit, so that what is cut is cut and counted here.
         self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LAST_SECONDS, 1)
         server = LameDuckServer(config=self.config)
+        server.max_requests, self.config.limit_max_requests = self.config.limit_max_requests, None
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:
