@@ -14,8 +14,8 @@ is cut, counted, and reported in a line of the journal that the deploy reads.
 Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
 that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
 
-The master starts the next worker only when the last one is gone. So workers that have had their `max_requests` drain one
-after the other: all at once would leave nobody to answer for as long as their longest request takes.
+The master starts the next worker only when the last one is gone. So workers that have had their `max_requests` drain
+one after the other: all at once would leave nobody to answer for as long as their longest request takes.
 
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would
 otherwise go on sending requests to it, on connections that it keeps, for as long as there are requests.
