@@ -9,7 +9,7 @@ find / -xdev -name '*{APP}*' -not -path '/proc/*' -not -path '/sys/*' -not -path
     -not -path '/root/.ansible/*' -not -path '/srv/git/*'
 getent passwd {APP} || getent group {APP} || true
 systemctl list-units --all --plain --no-legend '{APP}@*'
-grep -rl {APP} /etc || true
+grep -rlw {APP} /etc --exclude '*-' || true
 """
 
 
