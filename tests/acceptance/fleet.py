@@ -165,7 +165,7 @@ class Fleet:
     def patience(self, seconds: float) -> None:
         """How long the longest requests take; a release that is replaced is given that time, and a little more."""
         self.slow_seconds = seconds
-        self.options["gunicorn"]["graceful_timeout"] = int(seconds) + 4
+        self.options["gunicorn"]["graceful_timeout"] = int(seconds) + 7
 
     def guard(self, seconds: float, **settings) -> None:
         self.options["release"] = {"guard": {"seconds": seconds, "baseline": 20, **settings}}

@@ -161,6 +161,10 @@ class LameDuckServer(Server):
     async def _drain(self):
         connections = self.server_state.connections
         self._answer_with_close()
+        for connection in connections:
+            cycle = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_started:
+                cycle.default_headers = [*cycle.default_headers, CLOSE]
         deadline = time.monotonic() + self.config.timeout_graceful_shutdown
         idle = {}
         while connections and time.monotonic() < deadline and not self.force_exit:
