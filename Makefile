@@ -30,7 +30,7 @@ build: tools images ## Build the collection, install it elsewhere, run its site 
 molecule: tools images ## Run the Molecule scenarios; one of them: make molecule SCENARIO=site
 	@scripts/molecule $(SCENARIO)
 
-acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 15 minutes
+acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 20 minutes
 	@scripts/acceptance
 
 docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs
