@@ -1,6 +1,6 @@
 # Each target does one thing, and first installs what it needs and misses (scripts/tools, engine, images say what).
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit sanity build molecule acceptance docs bench tools engine images
+.PHONY: help demo demo-down test lint unit sanity build molecule acceptance docs audit bench tools engine images
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -35,6 +35,9 @@ acceptance: tools images ## Deploy, break and kill the example app under load; n
 
 docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs
 	@.venv/bin/python scripts/docs.py
+
+audit: tools images ## Ask outside scanners about the nginx role: gixy, testssl.sh
+	@scripts/audit
 
 bench: tools images ## Measure the roles against plain shell scripts
 	@scripts/bench
