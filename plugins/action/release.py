@@ -5,22 +5,28 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tarfile
 import tempfile
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import app_source_type, is_url
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+    POINTS,
+    app_source_type,
+    is_task_file,
+    is_url,
+    redact_url,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_value
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import is_over, this_run, who
 
 # Never part of a release, whether or not the directory is under git.
 IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
@@ -30,6 +36,8 @@ AS_GIVEN = (
     *("name", "domain", "version", "checksum", "ssh_key_file", "subdirectory"),
     *("python", "extras", "groups", "static_paths", "health"),
 )
+# The hooks that make files of a release, and so are part of what it is.
+BUILD_HOOKS = ("before_build", "after_build")
 
 
 def directory_files(top):
@@ -76,6 +84,12 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         app = arguments["app"]
         kind = app_source_type(app)
+        hooks = app["release"]["hooks"]
+        files = {
+            hook: self._find(hook, os.path.isfile, f"{app['name']}: the hook '{hook}' is no file")
+            for entries in hooks.values()
+            for hook in filter(is_task_file, entries)
+        }
         local = self._local(app, kind)
         parameters = {
             **{key: app[key] for key in AS_GIVEN},
@@ -86,6 +100,14 @@ class ActionModule(ActionBase):
             "env": {key: env_value(value) for key, value in app["env"].items()},
             "build_env": {key: env_value(value) for key, value in app["release"]["build_env"].items()},
             "build_timeout": app["release"]["build_timeout"],
+            "hook_timeout": app["release"]["build_timeout"],
+            "hooks": {point: [hook for hook in hooks[point] if not is_task_file(hook)] for point in hooks},
+            "build_hooks": {
+                point: [file_digest(files[hook]) if hook in files else hook for hook in hooks[point]]
+                for point in BUILD_HOOKS
+            },
+            "shared_paths": sorted(os.path.normpath(path) for path in app["release"]["shared_paths"]),
+            "guard": app["release"]["guard"],
             "keep": app["release"]["keep"],
             "exposure_limit": app["service"]["exposure_limit"],
             "timeout_start": app["service"]["timeout_start"],
@@ -99,7 +121,15 @@ class ActionModule(ActionBase):
             "server_requirements": arguments["server_requirements"],
             "uv_version": arguments["uv_version"],
             "socket_group": arguments["socket_group"],
-            "who": f"{getpass.getuser()}@{socket.gethostname()}",
+            "who": who(),
+            "run": this_run(),
+            "reason": arguments.get("reason")
+            or f"deploy of {app['version'] if kind == 'git' else redact_url(app['source'])}",
+            "until": arguments.get("until", "done"),
+            "migrate": boolean(arguments.get("migrate", True)),
+            "break_lock": boolean(arguments.get("break_lock", False)),
+            "release": arguments.get("release", ""),
+            "previous": arguments.get("previous", ""),
         }
         paths = None
         if local:
@@ -111,11 +141,17 @@ class ActionModule(ActionBase):
                     "Nothing of it was used."
                 )
         answer = self._apply(parameters, task_vars)
+        if is_over(answer.pop("locked_by_run", "")):
+            parameters["break_lock"] = True
+            answer = self._apply(parameters, task_vars)
         if answer.pop("need_upload", False):
             parameters["upload"] = self._upload(local, paths)
             answer = self._apply(parameters, task_vars)
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(answer)
+        result["app"], result["host"] = app["name"], task_vars["inventory_hostname"]
+        due = hooks.get(dict(POINTS).get(parameters["until"]), []) if result.get("changed") else []
+        result["task_files"] = [files[hook] for hook in due if hook in files]
         return result
 
     def _apply(self, parameters, task_vars):
@@ -127,14 +163,23 @@ class ActionModule(ActionBase):
         source = app["source"]
         if kind not in {"directory", "archive", "wheel"} or is_url(source):
             return None
+        what = "directory" if kind == "directory" else "file"
+        return self._find(
+            source,
+            os.path.isdir if kind == "directory" else os.path.isfile,
+            f"{app['name']}: source '{source}' is no {what}",
+            " Or set source_type.",
+        )
+
+    def _find(self, path, fits, problem, mend=""):
+        """The absolute path of something on the controller."""
         # Where the user stands, as in a project of playbooks; else beside the playbook.
-        for path in (os.path.abspath(os.path.expanduser(source)), self._loader.path_dwim(source)):
-            if os.path.isdir(path) if kind == "directory" else os.path.isfile(path):
-                return path
+        for candidate in (os.path.abspath(os.path.expanduser(path)), self._loader.path_dwim(path)):
+            if fits(candidate):
+                return candidate
         raise AnsibleActionFail(
-            f"{app['name']}: source '{source}' is no {'directory' if kind == 'directory' else 'file'} "
-            "on the controller, "
-            f"neither from {os.getcwd()} nor beside the playbook. Give an absolute path, or set source_type."
+            f"{problem} on the controller, neither from {os.getcwd()} nor beside the playbook. "
+            f"Give an absolute path.{mend}"
         )
 
     def _upload(self, local, paths):

@@ -33,17 +33,10 @@ _value:
   elements: dict
 """
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps
-
-
-def gunicorn_apps(value):
-    try:
-        return apps.gunicorn_apps(value)
-    except apps.AppsError as error:
-        raise AnsibleFilterError(f"fastapi_apps is not in order:\n{error}") from error
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.filters import of_apps
 
 
 class FilterModule:
     def filters(self):
-        return {"gunicorn_apps": gunicorn_apps}
+        return {"gunicorn_apps": of_apps(apps.gunicorn_apps)}

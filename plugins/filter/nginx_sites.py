@@ -35,17 +35,10 @@ _value:
   elements: dict
 """
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps
-
-
-def nginx_sites(value):
-    try:
-        return apps.nginx_sites(value)
-    except apps.AppsError as error:
-        raise AnsibleFilterError(f"fastapi_apps is not in order:\n{error}") from error
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.filters import of_apps
 
 
 class FilterModule:
     def filters(self):
-        return {"nginx_sites": nginx_sites}
+        return {"nginx_sites": of_apps(apps.nginx_sites)}

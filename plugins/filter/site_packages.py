@@ -41,17 +41,10 @@ _value:
   elements: str
 """
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps
-
-
-def site_packages(value, app_packages=None, nginx_packages=None):
-    try:
-        return apps.site_packages(value, app_packages, nginx_packages)
-    except apps.AppsError as error:
-        raise AnsibleFilterError(f"fastapi_apps is not in order:\n{error}") from error
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.filters import of_apps
 
 
 class FilterModule:
     def filters(self):
-        return {"site_packages": site_packages}
+        return {"site_packages": of_apps(apps.site_packages)}

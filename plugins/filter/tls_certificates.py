@@ -12,13 +12,18 @@ author: The daoman.fastapi contributors (@daoman)
 description:
   - Makes one certificate for each application, for its domain and its aliases.
   - An application that does not fit its spec is an error that lists all problems.
-positional: _input
+positional: _input, state
 options:
   _input:
     description: The applications, as in C(fastapi_apps).
     type: list
     elements: dict
     required: true
+  state:
+    description: V(absent) gives the certificates of the applications that are to be removed.
+    type: str
+    choices: [present, absent]
+    default: present
 """
 
 EXAMPLES = r"""
@@ -32,17 +37,10 @@ _value:
   elements: dict
 """
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps
-
-
-def tls_certificates(value):
-    try:
-        return apps.tls_certificates(value)
-    except apps.AppsError as error:
-        raise AnsibleFilterError(f"fastapi_apps is not in order:\n{error}") from error
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.filters import of_apps
 
 
 class FilterModule:
     def filters(self):
-        return {"tls_certificates": tls_certificates}
+        return {"tls_certificates": of_apps(apps.tls_certificates)}

@@ -87,6 +87,11 @@ def options():
     }
 
 
+def present(apps):
+    """The applications which are not to be removed, with all defaults."""
+    return [app for app in filled(apps) if app["state"] == "present"]
+
+
 def filled(apps):
     """The applications with all defaults, or AppsError."""
     result, problems = spec.check_option(options()[APPS], apps, APPS)
@@ -111,7 +116,7 @@ def gunicorn_apps(apps):
 def nginx_sites(apps):
     """The applications as the sites that the role nginx takes."""
     result = []
-    for app in filled(apps):
+    for app in present(apps):
         site = copy.deepcopy(app["nginx"])
         site.update(name=app["name"], domain=app["domain"], aliases=app["aliases"] or [])
         upstream = site.get("upstream") or {}
@@ -125,9 +130,15 @@ def nginx_sites(apps):
     return result
 
 
-def tls_certificates(apps):
-    """One certificate for each application, for all its names."""
-    return [{"name": app["name"], "domains": _unique([app["domain"], *app["aliases"]])} for app in filled(apps)]
+def tls_certificates(apps, state="present"):
+    """One certificate for each application, for all its names; or for each that is to be removed."""
+    result = []
+    for app in filled(apps):
+        if app["state"] == state:
+            # Of an application that is to be removed only its name need be known.
+            domains = _unique([app["domain"] or "localhost", *app["aliases"]])
+            result.append({"name": app["name"], "domains": domains, "state": state})
+    return result
 
 
 def site_packages(apps, app_packages=None, nginx_packages=None):

@@ -5,6 +5,9 @@
 
 A release is everything that decides how an app runs. The manifest lists it; the digest of the manifest tells whether
 anything differs from what is live; the id is `<utc time>-<first 12 hex digits of the digest>`.
+
+A release never changes. What became of it is in its `state.json`: it is good once it has served and was not found
+wanting, failed, or rolled back. Without that file it is complete and nobody knows yet.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import time
 from urllib.parse import urlsplit, urlunsplit
 
 FORMAT = 1
+# Also the name of a user, of which useradd wants at most 32 characters.
+APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
 ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
 # git's short form of an SSH URL: user@host:path.
@@ -64,9 +69,48 @@ def is_url(source):
     return "://" in source
 
 
+def is_task_file(hook):
+    """Whether a hook is a file of tasks, and not a command."""
+    return re.match(r"^\S+\.ya?ml$", hook) is not None
+
+
+# Where a release can wait, and the hook whose tasks are then due.
+POINTS = (
+    ("fetch", "before_build"),
+    ("build", "after_build"),
+    ("migrate", "migrate"),
+    ("ready", "before_switch"),
+    ("switch", "after_switch"),
+)
+
+
+def steps(app, hosts, batch="25%"):
+    """The steps of a release on several hosts, or with hooks that are files of tasks; one step where nothing waits."""
+    hooks = app["release"]["hooks"]
+    waits = [stage for stage, hook in POINTS if any(map(is_task_file, hooks[hook]))]
+    several = len(hosts) > 1
+
+    def step(until, chosen=(), once=False):
+        return {"until": until, "hosts": list(chosen), "once": once, "migrate": once or not several}
+
+    before = [step(stage) for stage in waits if stage in {"fetch", "build"}]
+    built = [step("seal")] if several else []
+    migrate = [step("migrate", once=several)] if "migrate" in waits or (several and hooks["migrate"]) else []
+    after = [stage for stage in waits if stage in {"ready", "switch"}] + ["done"]
+    size = batch_size(batch, len(hosts))
+    batches = [hosts[first : first + size] for first in range(0, len(hosts), size)] if several else [()]
+    return [*before, *built, *migrate, *(step(stage, chosen) for chosen in batches for stage in after)]
+
+
+def batch_size(batch, count):
+    """How many of `count` hosts a batch has: a number, or a share of them, and at least one."""
+    number = int(str(batch).rstrip("%"))
+    return max(count * number // 100 if str(batch).endswith("%") else number, 1)
+
+
 def build_packages(apps):
     """Debian packages with which the apps are fetched and built; git, with its thirty others, only where it is used."""
-    sources = [app["source"] for app in apps if app_source_type(app) == "git"]
+    sources = [app["source"] for app in apps if app.get("state") != "absent" and app_source_type(app) == "git"]
     packages = ["ca-certificates", "python3", "python3-pip-whl"]
     if sources:
         packages.append("git")
@@ -100,6 +144,9 @@ def inputs(params, revision, python):
         "python": python,
         "extras": sorted(params["extras"]),
         "groups": sorted(params["groups"]),
+        "shared_paths": sorted(params["shared_paths"]),
+        # These make files of the release; the other hooks leave it as it is.
+        "hooks": params["build_hooks"],
         "server_requirements": list(params["server_requirements"]),
         "static_paths": sorted(params["static_paths"]),
         "socket_group": params["socket_group"],
@@ -142,10 +189,13 @@ class Layout:
         self.shared = os.path.join(self.base, "shared")
         self.live = os.path.join(self.base, "live.sock")
         self.current = os.path.join(self.base, "current")
+        self.previous = os.path.join(self.base, "previous")
+        self.history = os.path.join(self.base, "history.jsonl")
         self.lock = os.path.join(self.base, ".lock")
         self.cache = os.path.join(root, "var/cache", name)
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
+        self.logs = os.path.join(root, "var/log/nginx")
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
@@ -173,14 +223,11 @@ class Layout:
 
     def manifest(self, id_):
         """Manifest of a complete release, or None."""
-        try:
-            with open(self.release(id_, "manifest.json"), encoding="utf-8") as stream:
-                return json.load(stream)
-        except (OSError, ValueError):
-            return None
+        return read_json(self.release(id_, "manifest.json")) or None
 
-    def failed(self, id_):
-        return os.path.exists(self.release(id_, "failed.json"))
+    def state(self, id_):
+        """What became of a release: `state` is good, failed, rolled back, or built where that is all that is known."""
+        return {"state": "built", **read_json(self.release(id_, "state.json"))}
 
     def ids(self):
         """Ids of all release directories, oldest first, complete or not."""
@@ -189,16 +236,67 @@ class Layout:
         except OSError:
             return []
 
-    def good(self):
-        """Ids of releases that are complete and did not fail, oldest first."""
-        return [id_ for id_ in self.ids() if self.manifest(id_) and not self.failed(id_)]
+    def releases_by_age(self):
+        """Manifest and state, as one dict, of the complete releases: the one that was deployed last comes last."""
+        found = [{**manifest, **self.state(id_)} for id_ in self.ids() for manifest in [self.manifest(id_)] if manifest]
+        return sorted(found, key=lambda item: (item.get("deployed") or item["created"], item["id"]))
 
 
-def prunable(good, failed, live, keep):
-    """Ids to remove: good ones beyond the `keep` newest, and failed ones. Never the live one."""
-    others = [id_ for id_ in good if id_ != live]
-    spare = max(keep, 1) - (1 if live in good else 0)
-    return sorted([id_ for id_ in failed if id_ != live] + (others[:-spare] if spare else others))
+def read_json(path):
+    """The dict in a file, or an empty one."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def prunable(releases, live, keep):
+    """Ids to remove of releases_by_age(): failed ones, and the oldest beyond `keep`. Never the live one."""
+    others = [item["id"] for item in releases if item["state"] != "failed" and item["id"] != live]
+    spare = max(keep, 1) - 1
+    failed = [item["id"] for item in releases if item["state"] == "failed" and item["id"] != live]
+    return failed + (others[:-spare] if spare else others)
+
+
+def rollback_target(releases, live, wanted=""):
+    """The release to go back to: without `wanted` the last good one before the live one. ReleaseError without any."""
+    good = [item for item in releases if item["state"] == "good" and item["id"] != live]
+    if wanted:
+        named = [item for item in releases if _is_named(item, wanted)]
+        fit = [item for item in named if item["id"] == live or item["state"] in {"good", "rolled back"}]
+        if fit:
+            return fit[-1]["id"]
+        reason = f"it is {named[-1]['state']}" if named else "there is none of that name"
+        offered = [item["id"] for item in releases if item["state"] in {"good", "rolled back"}]
+        raise ReleaseError(
+            "choose", f"cannot go to release '{wanted}': {reason}. There are: {', '.join(offered) or 'none'}."
+        )
+    ages = [item["id"] for item in releases]
+    before = [item for item in good if live not in ages or ages.index(item["id"]) < ages.index(live)]
+    if not before:
+        raise ReleaseError("choose", "there is no earlier release that was good: see the playbook releases.")
+    return before[-1]["id"]
+
+
+def release_table(releases):
+    """Lines of a table of releases, as the module release_info returns them."""
+    rows = [("app", "release", "version", "revision", "released by", "when", "state", "live")]
+    for item in releases:
+        when = (item["deployed"] or item["created"]).replace("T", " ").rstrip("Z")
+        # Of a digest or a commit the first digits tell enough; a requirement is short by itself.
+        revision = re.sub(r"^(sha256:)?([0-9a-f]{12})[0-9a-f]{28,}$", r"\2", item["revision"])
+        live = "live" if item["live"] else ""
+        rows.append((item["app"], item["id"], item["version"], revision, item["by"], when, item["state"], live))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _is_named(item, wanted):
+    """Whether a user means this release: by its id or a part of it, its version, or the beginning of its commit."""
+    revision = item["inputs"]["source"]["revision"]
+    return wanted in item["id"] or wanted == item["version"] or (len(wanted) >= 7 and revision.startswith(wanted))
 
 
 # What builds the virtual environment, in the order of trust: a lock with hashes first.
@@ -289,25 +387,29 @@ def redact(text, env):
     return text
 
 
-def env_names(text):
-    """Names in the text of an environment file, as env_file() writes it: a value may have lines that look like more."""
-    return [match.group(1) for match in re.finditer(r'^(\w+)="(?:[^"\\]|\\.)*"$', text, re.MULTILINE | re.DOTALL)]
+def env_values(text):
+    """Names and values in the text of an environment file as env_file() writes it, where values may have many lines."""
+    found = re.finditer(r'^(\w+)="((?:[^"\\]|\\.)*)"$', text, re.MULTILINE | re.DOTALL)
+    return {match.group(1): re.sub(r"\\(.)", r"\1", match.group(2)) for match in found}
 
 
 def journal_text(lines):
-    """Lines of the journal as a person reads them: of a JSON line its message and its traceback."""
-    result = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            result.append(line)
-            continue
-        message = entry.get("message", entry.get("event", entry.get("msg", line)))
-        result.append(f"{entry.get('level', '')} {message}".strip())
-        trace = entry.get("exc_info") or entry.get("exception") or entry.get("traceback") or entry.get("stack_info")
-        if trace:
-            result.append(str(trace))
-    return "\n".join(result)
+    """Lines of the journal as a person reads them: of a JSON line its message and its traceback.
+
+    An app that fails all requests logs the same traceback for each: it is shown where it came last.
+    """
+    result = [_entry(line) for line in lines]
+    last = {text: index for index, text in enumerate(result)}
+    return "\n".join(text for index, text in enumerate(result) if "\n" not in text or last[text] == index)
+
+
+def _entry(line):
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(entry, dict):
+        return line
+    message = entry.get("message", entry.get("event", entry.get("msg", line)))
+    trace = entry.get("exc_info") or entry.get("exception") or entry.get("traceback") or entry.get("stack_info")
+    return f"{entry.get('level', '')} {message}".strip() + (f"\n{trace}" if trace else "")

@@ -90,9 +90,7 @@ class Build:
             return self.venv
         account = pwd.getpwnam(self.user)
         shutil.rmtree(self.venv, ignore_errors=True)
-        make_directory(self.layout.cache, account.pw_uid, account.pw_gid, 0o700)
         make_directory(self.venv, account.pw_uid, account.pw_gid)
-        own(self.project, account.pw_uid, account.pw_gid)
         try:
             self.uv = ensure_uv(self.params["uv_version"], self.shell)
             self._uv(
@@ -192,7 +190,3 @@ class Build:
             self._uv(
                 "pip", "install", "--quiet", "--python", self.python, *missing, message="cannot install the server"
             )
-
-    def compile_source(self):
-        """The app may not write beside its code, so what is not compiled now is compiled at every start."""
-        self.shell.run([self.python, "-m", "compileall", "-q", self.project], "build", "cannot compile", check=False)

@@ -34,7 +34,7 @@ class Shell:
         self._run = run
         self.timeout = timeout
 
-    def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True):
+    def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True, shown=""):
         """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
         timeout = timeout or self.timeout
         wrapped = ["timeout", "--kill-after=5", str(timeout)]
@@ -42,13 +42,19 @@ class Shell:
             account = pwd.getpwnam(user)
             wrapped += ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         code, out, err = self._run(
-            [*wrapped, *argv], cwd=cwd, environ_update=env or {}, umask=0o022, errors="surrogate_then_replace"
+            [*wrapped, *argv],
+            cwd=cwd,
+            environ_update=env or {},
+            umask=0o022,
+            errors="surrogate_then_replace",
+            # Or $HOME in a user's command would be root's.
+            expand_user_and_vars=False,
         )
         output = out + err
         if code in {124, 137}:  # those of timeout
             raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
         if check and code != 0:
-            raise ReleaseError(phase, f"{message} ({' '.join(argv[:3])} ... ended with {code})", output)
+            raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} ended with {code})", output)
         return output, code
 
 
@@ -97,3 +103,46 @@ def point(link, target):
         os.unlink(new)
     os.symlink(target, new)
     os.replace(new, link)
+
+
+# Run by the app's user in its project: whatever links lie in the source or in the shared directory, nothing is done
+# with root's rights. What the source brings at such a path is what the first release begins with.
+SHARE = """
+set -eu
+shared=$1; shift
+for path; do
+    kept="$shared/$path"
+    mkdir -p "$(dirname "$kept")" "$(dirname "$path")"
+    if [ ! -e "$kept" ]; then
+        if [ -e "$path" ]; then cp -a "$path" "$kept"; else mkdir "$kept"; fi
+    fi
+    rm -rf "$path"
+    ln -s "$kept" "$path"
+done
+"""
+
+
+def share(layout, shell, project, paths):
+    """Replace paths of a project by links into the app's shared directory."""
+    if paths:
+        command = ["/bin/sh", "-c", SHARE, "share", layout.shared, *paths]
+        shell.run(command, "fetch", "cannot link the shared paths", user=layout.name, cwd=project)
+
+
+def let_read(base, path, gid):
+    """Let a group read a directory below `base`, and what is made in it later. Not by way of links."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    os.fchmod(descriptor, 0o751)
+    for part in path.split("/"):
+        try:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+        except OSError as exc:
+            raise ReleaseError("build", f"the static directory '{path}' is no directory in {base}.") from exc
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    try:
+        os.fchown(descriptor, -1, gid)
+        os.fchmod(descriptor, 0o2750)
+    finally:
+        os.close(descriptor)

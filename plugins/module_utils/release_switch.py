@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -72,10 +73,8 @@ class Instance:
     def _systemctl(self, *arguments, phase="start", message="systemctl failed", check=True, timeout=None):
         return self.shell.run(["systemctl", *arguments], phase, message, check=check, timeout=timeout)
 
-    def properties(self):
-        output, _code = self._systemctl(
-            "show", "-p", "ActiveState,SubState,Result,NRestarts,UnitFileState", self.service
-        )
+    def properties(self, *names):
+        output, _code = self._systemctl("show", "-p", ",".join(names), self.service)
         return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def serves(self):
@@ -83,14 +82,18 @@ class Instance:
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
             if read_text(path) != read_text(self.layout.release(self.id, "systemd", kind)):
                 return False
-        found = self.properties()
+        # systemd remembers the second answer until it is reloaded: it is asked here only, of a release that is live.
+        found = self.properties("ActiveState", "UnitFileState")
         return found.get("ActiveState") == "active" and found.get("UnitFileState") == "enabled"
 
     def start(self, timeout):
-        """Install the units and start them. Enabled from now on, so that a reboot at any moment starts what serves."""
+        """Install the units and start them."""
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
-            write_file(path, read_text(self.layout.release(self.id, "systemd", kind)), 0o644)
-        self._systemctl("enable", "--quiet", self.socket, self.service)
+            there, wanted = read_text(path), read_text(self.layout.release(self.id, "systemd", kind))
+            if there != wanted:
+                write_file(path, wanted, 0o644)
+            if there and there != wanted:
+                self._systemctl("daemon-reload")
         self._systemctl(
             "start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30
         )
@@ -119,28 +122,41 @@ class Instance:
                 time.sleep(0.1)
 
     def _check_alive(self, path):
-        found = self.properties()
+        found = self.properties("ActiveState", "NRestarts")
         if found.get("NRestarts", "0") != "0" or found.get("ActiveState") in {"failed", "inactive"}:
             raise ReleaseError("readiness", f"{self.service} ended before it answered {path}.")
 
-    def switch(self):
+    def restarted(self):
+        """Whether it ended by itself since it was started."""
+        found = self.properties("ActiveState", "NRestarts")
+        return found.get("NRestarts", "0") != "0" or found.get("ActiveState") != "active"
+
+    # Links for the next boot: systemd reads them then, and need not be reloaded now.
+
+    def enable(self):
+        self._systemctl("enable", "--quiet", "--no-reload", self.socket, self.service, phase="switch")
+
+    def disable(self):
+        self._systemctl("disable", "--quiet", "--no-reload", self.socket, self.service, check=False)
+
+    def switch(self, previous):
         """Send nginx and `current` here. The link is the one thing that decides; its rename is atomic."""
         point(self.layout.live, self.layout.socket(self.id))
         point(self.layout.current, os.path.join("releases", self.id))
+        if previous and previous != self.id:
+            point(self.layout.previous, os.path.join("releases", previous))
 
     def discard(self):
         """Stop what no user has been sent to: at once, however it hangs."""
-        self._systemctl("disable", "--quiet", self.socket, self.service, check=False)
         self._systemctl("stop", "--no-block", self.socket, self.service, check=False)
         self._systemctl("kill", "--signal=KILL", self.service, check=False)
         self.stop(0)
 
     def stop(self, timeout):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
+        self.disable()
         self._systemctl(
-            "disable",
-            "--now",
-            "--quiet",
+            "stop",
             self.socket,
             self.service,
             phase="drain",
@@ -153,15 +169,25 @@ class Instance:
             if os.path.exists(path):
                 os.unlink(path)
 
+    def _journal(self, *arguments):
+        command = ["journalctl", "--no-pager", "--quiet", "--output", "cat", "--unit", self.service, *arguments]
+        return self.shell.run(command, "start", "", check=False)[0].splitlines()
+
     def journal(self, lines=60):
         """What the unit said last."""
-        output, _code = self.shell.run(
-            ["journalctl", "--no-pager", "--quiet", "-o", "cat", "-n", str(lines), "-u", self.service],
-            "start",
-            "",
-            check=False,
-        )
-        return journal_text(output.splitlines())
+        return journal_text(self._journal("--lines", str(lines)))
+
+    def cut(self, since):
+        """What its workers cut, by their own count, when they were told to stop."""
+        total = {"requests": 0, "websockets": 0}
+        for line in self._journal("--since", f"@{int(since)}", "--grep", '"cut_requests"'):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            for kind in total:
+                total[kind] += entry[f"cut_{kind}"]
+        return total
 
 
 def strangers(layout, live):

@@ -10,6 +10,7 @@ that the user wrote.
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_rules, release
@@ -22,7 +23,15 @@ LONGEST_SOCKET = 107
 NGINX_KEEPALIVE = 2
 NGINX_LETS_GO = "Otherwise the app closes connections that nginx is about to use"
 
-APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+# Seconds that the worker keeps of the graceful timeout for ending what is still open.
+LAST_SECONDS = 2
+# What an app cannot do without, unless it is to be removed.
+NEEDED = (
+    ("domain", "api.example.com"),
+    ("source", "https://git.example.com/acme/api.git"),
+    ("app", "app.main:app"),
+)
+
 SITE_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
 LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
 APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(.*\))?$")
@@ -30,6 +39,7 @@ CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
 UMASK = re.compile(r"^0?[0-7]{3}$")
 PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
 HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
+BATCH = re.compile(r"^([1-9]\d*|[1-9]\d?%|100%)$")
 UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(?P<kind>[a-z]+)$")
 
 # An app's name becomes a system user, a template unit and the directories /srv/<name> and /run/<name>:
@@ -131,6 +141,8 @@ def unique_domains(items, path):
     names = []
     for index, item in enumerate(items):
         where = join(path, index)
+        if item.get("state") == "absent":
+            continue
         names.append((f"{where}.domain", item.get("domain")))
         names += [(join(f"{where}.aliases", i), name) for i, name in enumerate(item.get("aliases") or [])]
     yield from duplicates(names, path, "domain or alias")
@@ -172,7 +184,7 @@ def environment(env, path):
 def app(value, path):
     """One element of gunicorn_app_apps, or of fastapi_apps as far as it is the same."""
     name = value["name"] or ""
-    if name and not APP_NAME.match(name):
+    if name and not release.APP_NAME.match(name):
         yield problem(
             f"{path}.name",
             "is no name for an app",
@@ -181,12 +193,17 @@ def app(value, path):
         )
     elif name in RESERVED or name.startswith("systemd-"):
         yield problem(f"{path}.name", "is taken by the system", name, mend=f"For example: {name}-api")
+    if value.get("state") == "absent":
+        return
+    for key, example in NEEDED:
+        if value[key] is None:
+            yield problem(f"{path}.{key}", "is required and missing", mend=f"For example: {example}")
     if value["app"] is not None and not APP_OBJECT.match(value["app"]):
         yield problem(f"{path}.app", "is not module:attribute", value["app"], mend="For example: app.main:app")
     yield from domains(value, path)
     yield from source(value, path)
     yield from environment(value.get("env"), f"{path}.env")
-    yield from environment((value.get("release") or {}).get("build_env"), f"{path}.release.build_env")
+    yield from releases(value.get("release") or {}, f"{path}.release")
     yield from processes(value, path)
     for index, directory in enumerate(value.get("static_paths") or []):
         yield from relative(directory, join(f"{path}.static_paths", index), "a static directory")
@@ -195,6 +212,42 @@ def app(value, path):
             yield problem(f"{path}.health.{key}", "must be a path", probe, mend="Begin it with '/'")
     for key in ("successes", "timeout"):
         yield from at_least(value, path, f"health.{key}", 1)
+
+
+def releases(value, path):
+    """How an app's releases are made and judged."""
+    yield from environment(value.get("build_env"), f"{path}.build_env")
+    for key in ("keep", "build_timeout"):
+        yield from at_least(value, path, key, 1)
+    kept = value.get("shared_paths") or []
+    for index, shared in enumerate(kept):
+        where = join(f"{path}.shared_paths", index)
+        yield from relative(shared, where, "a shared path")
+        if isinstance(shared, str) and posixpath.normpath(shared) == ".":
+            yield problem(where, "is the whole source", shared, mend="Name a path inside it, for example: media")
+        for other in kept[:index]:
+            if isinstance(shared, str) and isinstance(other, str) and nested(shared, other):
+                yield problem(where, f"and '{other}' lie in each other", shared, mend="Leave the inner one out")
+    for point, entries in (value.get("hooks") or {}).items():
+        for index, entry in enumerate(entries or []):
+            where = join(f"{path}.hooks.{point}", index)
+            if not (entry or "").strip():
+                yield problem(where, "is empty", entry)
+            elif point == "after_failure" and release.is_task_file(entry):
+                yield problem(where, "cannot be a file of tasks", entry, mend="Give a command")
+    for key, least in (("seconds", 0), ("baseline", 1), ("requests", 1), ("latency_floor", 0), ("latency", 1)):
+        yield from at_least(value, path, f"guard.{key}", least)
+    rate = (value.get("guard") or {}).get("error_rate")
+    if rate is not None and not 0 <= rate < 1:
+        yield problem(f"{path}.guard.error_rate", "must be at least 0 and less than 1", rate, mend="5 % is 0.05")
+    log = (value.get("guard") or {}).get("access_log")
+    if log and not log.startswith("/"):
+        yield problem(f"{path}.guard.access_log", "must be absolute", log)
+
+
+def nested(one, other):
+    one, other = (f"{posixpath.normpath(path)}/" for path in (one, other))
+    return one.startswith(other) or other.startswith(one)
 
 
 def source(value, path):
@@ -290,8 +343,6 @@ def processes(value, path):
             linger,
             mend=NGINX_LETS_GO,
         )
-    yield from at_least(value, path, "release.keep", 1)
-    yield from at_least(value, path, "release.build_timeout", 1)
     umask = gunicorn.get("umask")
     if umask is not None and not UMASK.match(umask):
         yield problem(f"{path}.gunicorn.umask", "is not an octal umask", umask, mend="Put it in quotes: '0027'")
@@ -314,6 +365,13 @@ def processes(value, path):
         else None
     )
     graceful = gunicorn.get("graceful_timeout")
+    if graceful is not None and linger is not None and graceful < linger + LAST_SECONDS:
+        yield problem(
+            f"{path}.gunicorn.graceful_timeout",
+            f"must be at least {LAST_SECONDS} s longer than release.linger ({linger:g} s)",
+            graceful,
+            mend="A worker that stops answers for so long what nginx still sends",
+        )
     if stop is not None and graceful is not None and stop <= graceful + (linger or 0):
         yield problem(
             f"{path}.service.overrides.Service.TimeoutStopSec",
@@ -321,6 +379,12 @@ def processes(value, path):
             stop,
             mend="systemd would kill requests that still have time",
         )
+
+
+def batch(variables):
+    value = variables.get("gunicorn_app_batch")
+    if value is not None and not BATCH.match(value):
+        yield problem("gunicorn_app_batch", "is no number or share of hosts", value, mend="For example: 2, or 25%")
 
 
 def at_least(value, path, key, least):
@@ -370,6 +434,8 @@ def site(value, path):
 
 def site_of_app(value, path):
     """The site of an app, which is part of it in fastapi_apps."""
+    if value.get("state") == "absent":
+        return
     nginx = value.get("nginx") or {}
     yield from site(nginx, f"{path}.nginx")
     idle = (nginx.get("upstream") or {}).get("keepalive_timeout")
@@ -562,6 +628,9 @@ ROLES = {
     "systemd_service": {"systemd_service_units": ((unit,), (unique_names,))},
 }
 
+# rules for a role's other variables
+SETTINGS = {"gunicorn_app": batch}
+
 
 def check(role, variables, problems=(), is_secret=None):
     """The problems of a role's variables besides those that the spec found already.
@@ -570,7 +639,7 @@ def check(role, variables, problems=(), is_secret=None):
     :arg problems: what the spec found
     :arg is_secret: function(path) -> bool, for values that must not be shown
     """
-    found = []
+    found = list(SETTINGS[role](variables)) if role in SETTINGS else []
     for variable, (single, whole) in ROLES.get(role, {}).items():
         found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
     return found

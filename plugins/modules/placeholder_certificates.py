@@ -30,6 +30,11 @@ options:
         type: list
         elements: str
         required: true
+      state:
+        description: V(absent) removes the placeholder and the link to it. What is there instead of it is left alone.
+        type: str
+        choices: [present, absent]
+        default: present
   directory:
     description: Where the placeholders are kept.
     type: path
@@ -203,9 +208,13 @@ def secure(path):
 def ensure(params, check, run):
     """Does it all. Returns what the module returns."""
     result = {"changed": False, "issued": [], "linked": [], "kept": {}, "diff": {"before": "", "after": ""}}
+    absent = {item["name"] for item in params["certificates"] if item.get("state") == "absent"}
     for name, wanted in checked(params["certificates"]).items():
         path, link = os.path.join(params["directory"], name), os.path.join(params["links"], name)
         there = tree.read(link)
+        if name in absent:
+            remove(result, path, link, there, check)
+            continue
         if there and there != tree.link_node(path):
             result["kept"][name] = there.data if there.kind == "link" else "not a link"
             continue
@@ -228,6 +237,19 @@ def ensure(params, check, run):
     return result
 
 
+def remove(result, path, link, there, check):
+    if there and there != tree.link_node(path):
+        result["kept"][os.path.basename(link)] = there.data if there.kind == "link" else "not a link"
+    elif there:
+        note(result, link, f"link to {path}", "")
+        if not check:
+            os.unlink(link)
+    if os.path.isdir(path):
+        note(result, path, "a placeholder", "")
+        if not check:
+            shutil.rmtree(path)
+
+
 def note(result, path, before, after):
     result["changed"] = True
     for key, text in (("before", before), ("after", after)):
@@ -242,7 +264,8 @@ def main():
                 type="list", elements="dict", required=True,
                 options=dict(
                     name=dict(type="str", required=True),
-                    domains=dict(type="list", elements="str", required=True))),
+                    domains=dict(type="list", elements="str", required=True),
+                    state=dict(type="str", choices=["present", "absent"], default="present"))),
             directory=dict(type="path", default="/var/lib/fastapi/placeholder"),
             links=dict(type="path", default="/etc/nginx/tls"),
             days=dict(type="int", default=3650),

@@ -43,51 +43,48 @@ release:
   type: str
 """
 
-import fcntl
 import grp
 import json
 import os
+import pwd
 import shutil
-import time
-from contextlib import contextmanager
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     Layout,
     ReleaseError,
     digest,
-    env_names,
+    env_values,
     file_mode,
     inputs,
-    journal_text,
-    prunable,
     read_text,
-    redact,
     redact_url,
     release_files,
     release_id,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_build import Build, python_name
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import (
+    SERVE,
+    Cutover,
+    failure_text,
+    serve_settings,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import (
     Shell,
     clean_environment,
+    let_read,
     make_directory,
     own,
+    share,
     write_file,
 )
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import is_stale, locked, now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import Source
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import (
-    SETTLE,
-    Instance,
-    remove_release,
-    remove_unused_venvs,
-    strangers,
-)
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance, strangers
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file, exposure, verify
 
-
-def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+# What a deploy goes through. A run may stop after any of them, and go on in another call of the module.
+STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
 
 
 class Deploy:
@@ -102,35 +99,115 @@ class Deploy:
         self.layout = Layout(params["name"])
         self.shell = Shell(module.run_command, params["build_timeout"])
         self.source = Source(params, self.layout, self.shell)
-        self.result = {"changed": False, "release": "", "previous": "", "revision": ""}
-        self.phases = {}
+        self.cutover = Cutover(self.layout, self.shell, params["who"], params["reason"])
+        self.lock = self.cutover.lock
+        self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
+        # The release in the making, the one that it follows, and what it is made of.
+        self.id = self.previous = self.data = None
 
     def run(self):
         live = self.layout.live_id()
         self.result.update(release=live or "", previous=live or "")
+        pending = self.lock.pending(self.params["run"])
+        if self.params["until"] == "abort":
+            self._abort(live, pending)
+        elif pending:
+            self._go_on(pending)
+        else:
+            self._begin(live)
+
+    def _begin(self, live):
         revision = self._revision()
-        data = inputs(self.params, revision, python_name(self.params["python"]))
-        wanted = digest(data)
+        self.data = inputs(self.params, revision, python_name(self.params["python"]))
+        wanted = digest(self.data)
         manifest = self.layout.manifest(live) if live else None
         same = manifest is not None and manifest["digest"] == wanted
-        if same and Instance(self.layout, live, self.shell).serves() and not strangers(self.layout, live):
+        if same and self._is_settled(live):
             return
-        self.result["changed"] = True
+        there = [item["id"] for item in self.layout.releases_by_age() if item["digest"] == wanted]
+        reusable = [id_ for id_ in there if self.layout.state(id_)["state"] != "failed"]
+        self.result.update(changed=True, built=not reusable)
         if self.module._diff:
-            self.result["diff"] = self._diff(live, manifest, data)
+            self.result["diff"] = self._diff(live, manifest)
         if self.module.check_mode:
             return
-        reusable = [id_ for id_ in self.layout.good() if self.layout.manifest(id_)["digest"] == wanted]
         if not reusable and self.source.is_local and not self.params["upload"]:
             self.result["need_upload"] = True
             return
         self._directories()
-        with self._lock():
-            self._repair(live)
-            id_ = live if same else reusable[-1] if reusable else self._make(wanted, data, live)
-            self._release(id_, live)
-            self._prune(id_)
-        self.result.update(release=id_, phases=self.phases)
+        with self._locked():
+            self.cutover.repair(live)
+            self.previous = live
+            if reusable:
+                self.id = live if live in reusable else reusable[-1]
+                self._through("ready")
+            else:
+                self.id = release_id(wanted)
+                self._through("fetch")
+
+    def _is_settled(self, live):
+        """Whether the live release runs as it should, and nothing is left over of a run that did not end."""
+        return (
+            self.layout.state(live)["state"] == "good"
+            and Instance(self.layout, live, self.shell).serves()
+            and not strangers(self.layout, live)
+            and not is_stale(self.lock.read())
+        )
+
+    def _go_on(self, pending):
+        self.id, self.previous, self.data = pending["release"], pending["previous"] or None, pending["data"]
+        self.cutover.facts.update(pending["facts"])
+        self.result.update(changed=True, revision=self.data["source"]["revision"])
+        with self._locked():
+            after = STAGES.index(pending["stage"]) + 1
+            self._through(STAGES[after])
+
+    def _locked(self):
+        params = self.params
+        return self.lock.taken(params["run"], params["who"], params["reason"], params["break_lock"])
+
+    def _through(self, first):
+        """Go through the stages from the first to the one at which this call is to end."""
+        last = self.params["until"]
+        try:
+            for stage in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
+                getattr(self, "_" + stage)()
+        except OSError as exc:  # a full disk, for example
+            self._fail(ReleaseError(self.lock.content.get("phase", first), str(exc)), exc)
+        except ReleaseError as exc:
+            self._fail(exc)
+        if last != "done":
+            self.lock.note(
+                away=now(),
+                stage=STAGES[max(STAGES.index(last), STAGES.index(first) - 1)],
+                release=self.id,
+                previous=self.previous or "",
+                data=self.data,
+                facts=self.cutover.facts,
+            )
+        facts = {key: value for key, value in self.cutover.facts.items() if key != "served"}
+        self.result.update(release=self.id, phases=self.cutover.phases, **facts)
+
+    def _fail(self, failure, cause=None):
+        self.cutover.fail(failure, self.id, self.previous, self.params, "deploy")
+        raise failure from cause
+
+    def _abort(self, live, pending):
+        """Give up what this run has done on this host, because something failed elsewhere."""
+        failure = ReleaseError("abort", self.params["reason"])
+        if pending:
+            self.result["changed"] = True
+            with self._locked():
+                self.cutover.fail(failure, pending["release"], pending["previous"] or None, self.params, "deploy")
+        elif self.params["previous"] and live == self.params["release"] != self.params["previous"]:
+            self.result["changed"] = True
+            previous = self.params["previous"]
+            with self._locked():
+                self.cutover.repair(live)
+                self.cutover.go_to(previous, live, serve_settings(self.layout, previous))
+                self.cutover.mark(live, "failed", phase=failure.phase, reason=failure.message, since=now())
+                self.cutover.record("return", previous, live, "good")
+        self.result["release"] = self.layout.live_id() or ""
 
     # what is wanted
 
@@ -143,14 +220,14 @@ class Deploy:
         self.result["revision"] = self.source.revision()
         return self.result["revision"]
 
-    def _diff(self, live, manifest, data):
+    def _diff(self, live, manifest):
         def names(text):
-            return "".join(f"{name}\n" for name in env_names(text))
+            return "".join(f"{name}\n" for name in env_values(text))
 
         def facts(items):
             return "".join(f"{key}: {json.dumps(items[key])}\n" for key in sorted(items) if key != "files")
 
-        pairs = [("manifest", facts(manifest["inputs"]) if manifest else "", facts(data))]
+        pairs = [("manifest", facts(manifest["inputs"]) if manifest else "", facts(self.data))]
         for path, text in sorted(release_files(self.params).items()):
             before = read_text(self.layout.release(live, path)) if live else ""
             if path == "env":
@@ -170,93 +247,107 @@ class Deploy:
 
     # the way there
 
-    @contextmanager
-    def _phase(self, name):
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self.phases[name] = round(time.monotonic() - begun, 2)
-
-    @contextmanager
-    def _lock(self):
-        with open(self.layout.lock, "a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                stream.seek(0)
-                raise ReleaseError(
-                    "lock", f"another deploy of {self.layout.name} is under way: {stream.read().strip()}"
-                ) from exc
-            stream.truncate(0)
-            stream.write(f"{self.params['who']}, process {os.getpid()}, since {now()}\n")
-            stream.flush()
-            yield
-            stream.truncate(0)
-
     def _directories(self):
         layout = self.layout
+        account = pwd.getpwnam(layout.name)
         for path in (layout.base, layout.releases, layout.venvs):
             make_directory(path)
+        make_directory(layout.cache, account.pw_uid, account.pw_gid, 0o700)
         if not os.path.isdir(layout.shared):
-            make_directory(layout.shared, mode=0o750)
-            shutil.chown(layout.shared, self.layout.name, self.layout.name)
+            make_directory(layout.shared, account.pw_uid, account.pw_gid, 0o751)
 
-    def _repair(self, live):
-        """Take away what an interrupted deploy left: units that are not live, releases that are not complete."""
-        for id_ in strangers(self.layout, live):
-            Instance(self.layout, id_, self.shell).stop(self.params["timeout_stop"])
-        for id_ in self.layout.ids():
-            if id_ != live and self.layout.manifest(id_) is None:
-                remove_release(self.layout, id_)
+    @property
+    def _source(self):
+        return self.layout.release(self.id, "src")
 
-    def _make(self, wanted, data, live):
-        """Fetch and build a release; its id. Nothing is left of it if that fails."""
-        id_ = release_id(wanted)
-        top = self.layout.release(id_)
-        source = os.path.join(top, "src")
-        make_directory(source)
-        try:
-            with self._phase("fetch"):
-                self.source.fetch(source)
-            project = os.path.join(source, self.params["subdirectory"])
-            if not os.path.isdir(project):
+    @property
+    def _project(self):
+        return os.path.join(self._source, self.params["subdirectory"])
+
+    def _hook(self, point):
+        self.cutover.hook(point, self.id, self.previous, self.params)
+
+    def _fetch(self):
+        with self.cutover.phase("fetch"):
+            make_directory(self._source)
+            self.source.fetch(self._source)
+            if not os.path.isdir(self._project):
                 raise ReleaseError("fetch", f"subdirectory '{self.params['subdirectory']}' is not in the source.")
-            with self._phase("build"):
-                build = Build(self.params, self.layout, self.shell, data, project)
-                os.symlink(os.path.relpath(build.ensure(), top), os.path.join(top, "venv"))
-                build.compile_source()
-                self._close(source, project)
+            account = pwd.getpwnam(self.layout.name)
+            own(self._source, account.pw_uid, account.pw_gid)
+            share(self.layout, self.shell, self._project, self.params["shared_paths"])
+        self._hook("before_build")
+
+    def _build(self):
+        with self.cutover.phase("build"):
+            build = Build(self.params, self.layout, self.shell, self.data, self._project)
+            venv = self.layout.release(self.id, "venv")
+            os.symlink(os.path.relpath(build.ensure(), os.path.dirname(venv)), venv)
+        self._hook("after_build")
+
+    def _seal(self):
+        """Close the release to change, and look whether it can run at all. With its manifest it is complete."""
+        top = self.layout.release(self.id)
+        python = os.path.join(os.path.realpath(os.path.join(top, "venv")), "bin", "python")
+        with self.cutover.phase("build"):
+            # The app may not write beside its code, so what is not compiled now is compiled at every start.
+            compile_all = [python, "-m", "compileall", "-q", self._project]
+            self.shell.run(compile_all, "build", "cannot compile", check=False)
+            self._close(self._source, self._project)
             for path, text in release_files(self.params).items():
                 write_file(os.path.join(top, path), text, file_mode(path))
-            with self._phase("check"):
-                found = self._check_units(id_, live)
-                self._check_app(id_, project, build.python)
-        except BaseException:
-            remove_release(self.layout, id_)
-            raise
+        with self.cutover.phase("check"):
+            found = self._check_units(self.id, self.previous)
+            self._check_app(self.id, self._project, python)
         manifest = {
-            "id": id_,
-            "digest": wanted,
+            "id": self.id,
+            "digest": digest(self.data),
             "created": now(),
             "by": self.params["who"],
             "source": redact_url(self.params["source"]),
             "version": self.params["version"],
             "exposure": found,
-            "inputs": data,
+            "inputs": self.data,
+            "serve": {key: self.params[key] for key in SERVE},
         }
         write_file(os.path.join(top, "manifest.json"), json.dumps(manifest, indent=2, sort_keys=True) + "\n", 0o600)
-        return id_
+
+    def _migrate(self):
+        if self.params["migrate"]:
+            self._hook("migrate")
+
+    def _ready(self):
+        self.cutover.ready(self.id, self.previous, self.params)
+
+    def _switch(self):
+        self.cutover.switch(self.id, self.previous)
+        self._hook("after_switch")
+
+    def _done(self):
+        follows = self.previous and self.previous != self.id
+        guard = self.params["guard"]
+        if follows and guard["seconds"]:
+            access_log = guard["access_log"] or f"/var/log/nginx/{self.layout.name}.access.log"
+            self.cutover.guard(self.id, access_log, guard)
+        self.cutover.mark(self.id, "good", deployed=now(), by=self.params["who"])
+        if follows:
+            self.cutover.finish(self.previous, self.params)
+        self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
+        self.cutover.prune(self.id, self.params["keep"])
 
     def _close(self, source, project):
         """Code is root's, and readable by the app alone; nginx reads the static directories and finds no others."""
         group = grp.getgrnam(self.layout.name).gr_gid
         own(source, 0, group, (0o750, 0o640))
-        for path in self.params["static_paths"]:
-            top = os.path.join(project, path)
-            if not os.path.isdir(top):
+        for path in map(os.path.normpath, self.params["static_paths"]):
+            shared = [kept for kept in self.params["shared_paths"] if f"{path}/".startswith(f"{kept}/")]
+            top = os.path.join(project, shared[0] if shared else path)
+            if shared:
+                let_read(self.layout.shared, path, grp.getgrnam(self.params["socket_group"]).gr_gid)
+            elif os.path.isdir(top):
+                own(top, 0, group, (0o755, 0o644))
+            else:
                 raise ReleaseError("build", f"the static directory '{path}' is not in the source.")
-            own(top, 0, group, (0o755, 0o644))
             parent = os.path.dirname(os.path.normpath(top))
             while len(parent) >= len(source):
                 os.chmod(parent, 0o751)
@@ -312,57 +403,22 @@ class Deploy:
             },
         )
 
-    def _release(self, id_, live):
-        instance = Instance(self.layout, id_, self.shell)
-        try:
-            with self._phase("start"):
-                instance.start(self.params["timeout_start"])
-            with self._phase("ready"):
-                instance.wait_ready(self.params["domain"], self.params["health"])
-        except ReleaseError as exc:
-            exc.output = "\n".join(
-                part
-                for part in (exc.output.strip(), f"The last lines of {instance.service}:", instance.journal())
-                if part
-            )
-            if id_ != live:
-                instance.discard()
-                reason = {
-                    "phase": exc.phase,
-                    "reason": exc.message,
-                    "time": now(),
-                }
-                write_file(self.layout.release(id_, "failed.json"), json.dumps(reason) + "\n", 0o600)
-            raise
-        with self._phase("switch"):
-            instance.switch()
-        if live and live != id_:
-            with self._phase("drain"):
-                time.sleep(SETTLE)
-                Instance(self.layout, live, self.shell).stop(self.params["timeout_stop"])
-
-    def _prune(self, live):
-        failed = [id_ for id_ in self.layout.ids() if self.layout.failed(id_)]
-        for id_ in prunable(self.layout.good(), failed, live, self.params["keep"]):
-            remove_release(self.layout, id_)
-        remove_unused_venvs(self.layout)
-
 
 def main():
     module = AnsibleModule(
         argument_spec={"prepared": {"type": "str", "required": True, "no_log": True}}, supports_check_mode=True
     )
     deploy = Deploy(module)
+    failure = None
     try:
         deploy.run()
     except ReleaseError as exc:
-        live = deploy.layout.live_id()
-        still = f"Release {live} goes on serving." if live else "No release of it serves yet."
-        output = redact(journal_text(exc.output.strip().splitlines()), deploy.env)
-        message = f"{deploy.layout.name}: {exc.phase} failed: {redact(exc.message, deploy.env)}\n{still}"
-        module.fail_json(
-            msg=message + ("\n" + output if output else ""), **{**deploy.result, "changed": False, "phase": exc.phase}
-        )
+        failure = exc
+    for warning in deploy.cutover.warnings:
+        module.warn(warning)
+    if failure:
+        text = failure_text(deploy.layout, failure, deploy.env)
+        module.fail_json(msg=text, **{**deploy.result, "changed": False, "phase": failure.phase, **locked(failure)})
     module.exit_json(**deploy.result)
 
 

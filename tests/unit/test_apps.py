@@ -91,7 +91,15 @@ def test_a_site_is_served_from_the_live_socket_and_release():
 
 def test_a_certificate_is_for_all_names_of_an_app():
     assert apps.tls_certificates([FULL]) == [
-        {"name": "shop", "domains": ["shop.example.com", "www.shop.example.com"]}]
+        {"name": "shop", "domains": ["shop.example.com", "www.shop.example.com"], "state": "present"}]
+
+
+def test_an_absent_app_has_no_site_and_a_certificate_to_remove():
+    gone = {"name": "old", "state": "absent"}
+    assert [site["name"] for site in apps.nginx_sites([FULL, gone])] == ["shop"]
+    assert [item["name"] for item in apps.tls_certificates([FULL, gone])] == ["shop"]
+    assert [item["name"] for item in apps.tls_certificates([FULL, gone], "absent")] == ["old"]
+    assert [item["state"] for item in apps.gunicorn_apps([FULL, gone])] == ["present", "absent"]
 
 
 def test_what_is_not_set_is_left_out():

@@ -181,3 +181,21 @@ def test_a_failure_of_openssl_is_reported_and_leaves_nothing(place):
         module.ensure(place.params, False, failing)
     assert os.listdir(place.shop.parent) == []
     assert not place.link.parent.exists()
+
+
+def test_an_absent_one_is_removed_with_its_link(place):
+    place.ensure()
+    absent = [{**SHOP, "state": "absent"}]
+    assert place.ensure(check=True, certificates=absent)["changed"] and place.link.is_symlink()
+    assert place.ensure(certificates=absent)["changed"]
+    assert not place.link.is_symlink() and not place.shop.exists()
+    assert not place.ensure(certificates=absent)["changed"]
+
+
+def test_a_real_certificate_is_not_removed_with_the_placeholder(place):
+    place.ensure()
+    place.link.unlink()
+    place.link.symlink_to("/etc/letsencrypt/live/shop")
+    result = place.ensure(certificates=[{**SHOP, "state": "absent"}])
+    assert place.link.is_symlink() and not place.shop.exists()
+    assert result["kept"] == {"shop": "/etc/letsencrypt/live/shop"}

@@ -19,6 +19,8 @@ PARAMS = {
     "subdirectory": "",
     "extras": ["b", "a"],
     "groups": [],
+    "shared_paths": [],
+    "build_hooks": {"before_build": [], "after_build": []},
     "server_requirements": ["gunicorn==27.0.1"],
     "static_paths": ["app/static"],
     "socket_group": "www-data",
@@ -134,7 +136,7 @@ def layout(tmp_path):
         directory = layout.release(f"2026010{number}T000000Z-{number:012x}")
         os.makedirs(directory)
         with open(os.path.join(directory, "manifest.json"), "w", encoding="utf-8") as stream:
-            json.dump({"digest": str(number)}, stream)
+            json.dump({"id": os.path.basename(directory), "created": f"2026-01-0{number}T00:00:00Z"}, stream)
     return layout
 
 
@@ -150,12 +152,24 @@ def test_a_link_to_something_else_names_no_release(layout):
     assert layout.live_id() is None
 
 
-def test_incomplete_and_failed_releases_are_not_good(layout):
-    first, second, *others = layout.ids()
+def item(name, state="good", version="HEAD", revision="0" * 40):
+    return {"id": name, "state": state, "version": version, "inputs": {"source": {"revision": revision}}}
+
+
+def items(states):
+    """Releases a, b, c, ... of which each letter tells the state: good, failed, rolled back, built."""
+    words = {"g": "good", "f": "failed", "r": "rolled back", "b": "built"}
+    return [item(name, words[letter]) for name, letter in zip("abcdefgh", states, strict=False)]
+
+
+def test_releases_come_in_the_order_of_their_last_deploy(layout):
+    first, second, third, *_others = layout.ids()
     os.unlink(layout.release(first, "manifest.json"))
-    with open(layout.release(second, "failed.json"), "w", encoding="utf-8"):
-        pass
-    assert layout.good() == others
+    with open(layout.release(second, "state.json"), "w", encoding="utf-8") as stream:
+        json.dump({"state": "good", "deployed": "2026-03-01T00:00:00Z"}, stream)
+    found = layout.releases_by_age()
+    assert [each["id"] for each in found] == [third, *layout.ids()[3:], second], "the incomplete one is none"
+    assert [each["state"] for each in found] == ["built"] * 3 + ["good"]
 
 
 @pytest.mark.parametrize(
@@ -169,11 +183,97 @@ def test_incomplete_and_failed_releases_are_not_good(layout):
     ],
 )
 def test_pruning_keeps_the_live_and_the_newest(live, keep, expected):
-    assert release.prunable(list("abcde"), [], live, keep) == expected
+    assert release.prunable(items("ggggg"), live, keep) == expected
 
 
 def test_pruning_takes_failed_ones_but_never_the_live():
-    assert release.prunable(["a", "b"], ["c", "b"], "b", 5) == ["c"]
+    assert release.prunable(items("gff"), "b", 5) == ["c"]
+
+
+@pytest.mark.parametrize(
+    "states, live, expected",
+    [
+        ("ggg", "c", "b"),
+        ("gfg", "c", "a"),
+        ("grg", "c", "a"),
+        ("gbg", "c", "a"),
+        ("ggr", "b", "a"),
+        ("ggf", "b", "a"),
+        ("gg", None, "b"),
+    ],
+)
+def test_a_rollback_goes_to_the_last_good_release_before_the_live(states, live, expected):
+    assert release.rollback_target(items(states), live) == expected
+
+
+@pytest.mark.parametrize("states, live", [("g", "a"), ("fg", "b"), ("gg", "a"), ("", None)])
+def test_a_rollback_without_an_earlier_good_release_is_refused(states, live):
+    with pytest.raises(ReleaseError, match="no earlier release that was good"):
+        release.rollback_target(items(states), live)
+
+
+def test_a_release_is_named_by_its_id_its_version_or_its_commit():
+    found = [item("one-abc", version="v1", revision="a" * 40), item("two-def", version="v2", revision="b" * 40)]
+    for name in ("one-abc", "abc", "v1", "a" * 9):
+        assert release.rollback_target(found, "two-def", name) == "one-abc"
+
+
+def test_a_release_that_failed_cannot_be_named():
+    with pytest.raises(ReleaseError, match=r"cannot go to release 'b': it is failed\. There are: a, c\."):
+        release.rollback_target(items("gfg"), "c", "b")
+    with pytest.raises(ReleaseError, match="there is none of that name"):
+        release.rollback_target(items("gfg"), "c", "nope")
+
+
+def test_one_that_was_rolled_back_can_be_named():
+    assert release.rollback_target(items("gr"), "a", "b") == "b"
+
+
+HOOKS = ("before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")
+
+
+def steps(hosts="a", **hooks):
+    app = {"release": {"hooks": {**{point: [] for point in HOOKS}, **hooks}}}
+    return [(step["until"], "".join(step["hosts"])) for step in release.steps(app, list(hosts), "25%")]
+
+
+def test_one_host_and_commands_wait_for_nothing():
+    assert steps() == steps(migrate=["alembic upgrade head"], before_build=["make"]) == [("done", "")]
+
+
+def test_a_file_of_tasks_is_waited_for():
+    assert steps(before_build=["a.yml"], migrate=["x", "m.yaml"], after_switch=["s.yml"]) == [
+        ("fetch", ""),
+        ("migrate", ""),
+        ("switch", ""),
+        ("done", ""),
+    ]
+
+
+def test_a_fleet_builds_everywhere_migrates_once_and_switches_in_batches():
+    assert steps("abcdefgh", migrate=["alembic upgrade head"]) == [
+        ("seal", ""),
+        ("migrate", ""),
+        ("done", "ab"),
+        ("done", "cd"),
+        ("done", "ef"),
+        ("done", "gh"),
+    ]
+
+
+def test_only_the_one_step_of_a_fleet_migrates():
+    app = {"release": {"hooks": {**{point: [] for point in HOOKS}, "migrate": ["x"]}}}
+    assert [(step["once"], step["migrate"]) for step in release.steps(app, ["a", "b"])] == [
+        (False, False),
+        (True, True),
+        (False, False),
+        (False, False),
+    ]
+
+
+@pytest.mark.parametrize("batch, count, size", [("1", 9, 1), ("3", 9, 3), ("25%", 9, 2), ("25%", 2, 1), ("100%", 7, 7)])
+def test_a_batch_is_a_number_or_a_share(batch, count, size):
+    assert release.batch_size(batch, count) == size
 
 
 def project(tmp_path, **files):
@@ -331,7 +431,7 @@ def test_secrets_do_not_reach_the_output():
 
 def test_the_names_of_an_environment_give_no_value_away():
     env = {"KEY": "-----BEGIN-----\nMIIEow==\nB=\"x\"\n", "PLAIN": "a=b", "QUOTED": 'say "hi" \\', "EMPTY": ""}
-    assert release.env_names(env_file(env)) == ["KEY", "PLAIN", "QUOTED", "EMPTY"]
+    assert release.env_values(env_file(env)) == env
 
 
 def test_json_lines_of_the_journal_become_readable():
@@ -341,3 +441,9 @@ def test_json_lines_of_the_journal_become_readable():
         "[1]",
     ]
     assert release.journal_text(lines) == "plain\nERROR boom\nTraceback\n  ValueError: x\n[1]"
+
+
+def test_a_traceback_that_comes_again_and_again_is_shown_once():
+    line = json.dumps({"level": "ERROR", "message": "boom", "exc_info": "Traceback\n  ValueError: x"})
+    told = "other\nother\nERROR boom\nTraceback\n  ValueError: x"
+    assert release.journal_text([line, "other", "other", line]) == told

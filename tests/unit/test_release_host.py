@@ -32,7 +32,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_units impor
 APP = {"name": "shop", "domain": "shop.example.com", "source": "./shop", "app": "main:app"}
 
 
-def run(argv, cwd=None, environ_update=None, umask=-1, errors=None):
+def run(argv, cwd=None, environ_update=None, umask=-1, errors=None, expand_user_and_vars=True):
+    assert not expand_user_and_vars
     """What AnsibleModule.run_command does, without a module around it."""
     done = subprocess.run(
         argv, cwd=cwd, env={**os.environ, **(environ_update or {})}, umask=umask, capture_output=True, check=False
@@ -255,7 +256,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def instance(tmp_path, monkeypatch):
     layout = Layout("shop", root=str(tmp_path))
     instance = release_switch.Instance(layout, "20260101T000000Z-000000000000", SHELL)
-    monkeypatch.setattr(instance, "properties", lambda: {"NRestarts": "0", "ActiveState": "active"})
+    monkeypatch.setattr(instance, "properties", lambda *names: {"NRestarts": "0", "ActiveState": "active"})
     os.makedirs(layout.run)
     server = socketserver.ThreadingUnixStreamServer(layout.socket(instance.id), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -281,7 +282,7 @@ def test_a_release_that_is_not_ready_says_what_it_answered(instance):
 
 def test_a_release_that_crashes_is_not_waited_for(instance, monkeypatch):
     Handler.answers = [503]
-    monkeypatch.setattr(instance, "properties", lambda: {"NRestarts": "1", "ActiveState": "active"})
+    monkeypatch.setattr(instance, "properties", lambda *names: {"NRestarts": "1", "ActiveState": "active"})
     with pytest.raises(ReleaseError, match="ended before it answered"):
         instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 60})
 

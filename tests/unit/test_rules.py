@@ -50,6 +50,10 @@ def check(role, variable, *values):
         {"python": "3.13"},
         {"python": "/usr/bin/python3"},
         {"nginx": {"static": [{"url": "/static/", "directory": "static"}]}},
+        {"release": {"shared_paths": ["media", "data/uploads"]}},
+        {"release": {"hooks": {"migrate": ["alembic upgrade head"], "after_switch": ["hooks/purge.yml"]}}},
+        {"release": {"guard": {"seconds": 0}}},
+        {"gunicorn": {"graceful_timeout": 5}},
     ],
 )
 def test_sound_apps_pass(change):
@@ -60,6 +64,19 @@ def test_sound_apps_pass(change):
     "change, path, said",
     [
         ({"name": "Shop"}, "name", "is no name for an app"),
+        ({"source": None}, "source", "is required and missing"),
+        ({"app": None}, "app", "is required and missing"),
+        ({"domain": None}, "domain", "is required and missing"),
+        ({"release": {"shared_paths": ["/media"]}}, "release.shared_paths[0]", "must be relative"),
+        ({"release": {"shared_paths": ["../media"]}}, "release.shared_paths[0]", "must not leave"),
+        ({"release": {"shared_paths": ["./"]}}, "release.shared_paths[0]", "is the whole source"),
+        ({"release": {"shared_paths": ["a/b", "a"]}}, "release.shared_paths[1]", "lie in each other"),
+        ({"release": {"hooks": {"migrate": [" "]}}}, "release.hooks.migrate[0]", "is empty"),
+        ({"release": {"hooks": {"after_failure": ["x.yml"]}}}, "release.hooks.after_failure[0]", "cannot be a file"),
+        ({"release": {"guard": {"error_rate": 5}}}, "release.guard.error_rate", "less than 1"),
+        ({"release": {"guard": {"latency": 0.5}}}, "release.guard.latency", "at least 1"),
+        ({"release": {"guard": {"access_log": "log"}}}, "release.guard.access_log", "must be absolute"),
+        ({"gunicorn": {"graceful_timeout": 4}}, "gunicorn.graceful_timeout", "longer than release.linger"),
         ({"name": "1shop"}, "name", "is no name for an app"),
         ({"name": "a" * 32}, "name", "at most 31 characters"),
         ({"name": "nginx"}, "name", "taken by the system"),
@@ -176,7 +193,21 @@ def test_static_paths_stay_in_the_source(directory, said):
 def test_the_rules_of_each_role_bear_values_that_the_spec_refused(role, variable, element):
     filled, problems = spec.check_option(spec.load(role)[variable], [element], variable)
     assert problems
-    assert rules.check(role, {variable: filled}, problems) == []
+    assert [item for item in rules.check(role, {variable: filled}, problems) if "is required" not in item] == []
+
+
+def test_an_absent_app_needs_a_name_and_nothing_else():
+    assert check_apps({"name": "old", "state": "absent"}) == []
+
+
+def test_an_absent_app_does_not_keep_its_domain():
+    assert check_apps(APP, {**APP, "name": "old", "state": "absent"}) == []
+
+
+@pytest.mark.parametrize("batch", ["0", "0%", "101%", "half", ""])
+def test_a_batch_is_a_number_of_hosts_or_a_share(batch):
+    assert "is no number or share" in rules.check("gunicorn_app", {"gunicorn_app_batch": batch})[0]
+    assert rules.check("gunicorn_app", {"gunicorn_app_batch": "50%"}) == []
 
 
 def test_secrets_are_not_shown():
@@ -189,7 +220,7 @@ def test_rules_bear_values_that_the_spec_refused():
                 "aliases": {}, "service": {"writable_paths": [None]}}, "x", None]
     filled, problems = spec.check_option(options, bad, "fastapi_apps")
     assert problems
-    assert rules.check_apps(filled, problems) == []
+    assert [item for item in rules.check_apps(filled, problems) if "is required" not in item] == []
 
 
 def test_a_problem_of_the_spec_is_not_told_twice():

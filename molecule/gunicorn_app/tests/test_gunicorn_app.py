@@ -34,7 +34,7 @@ def wait_for(condition, seconds: float = 10) -> float:
     "path, owner, group, mode",
     [
         ("", "root", "root", 0o755),
-        ("shared", "tiny", "tiny", 0o750),
+        ("shared", "tiny", "tiny", 0o751),
         ("current/env", "root", "root", 0o600),
         ("current/manifest.json", "root", "root", 0o600),
         ("current/gunicorn.conf.py", "root", "root", 0o644),
@@ -235,7 +235,7 @@ def test_two_deploys_at_once_do_not_meet(host, tiny):
     tiny.edit('REVISION = "1"', 'REVISION = "3"')
     host.check_output("systemd-run --quiet --collect --unit=holder flock /srv/tiny/.lock sleep 60")
     try:
-        assert "another deploy of tiny is under way" in tiny.refused()
+        assert "another run is changing it" in tiny.refused()
     finally:
         host.check_output("systemctl stop holder")
 
@@ -430,7 +430,7 @@ def test_an_app_that_does_not_start_says_why(host, tiny):
     )
     out = tiny.refused()
     assert "no database" in out
-    failed = host.check_output("ls /srv/tiny/releases/*/failed.json").split()
+    failed = host.check_output("grep -l '\"failed\"' /srv/tiny/releases/*/state.json").split()
     assert len(failed) == 1
 
 

@@ -1,0 +1,316 @@
+"""The way of a release: hooks, what outlives it, locks, going back, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import subprocess
+import time
+
+import pytest
+
+
+def releases(host) -> dict[str, str]:
+    """What became of each release of tiny."""
+    found = {}
+    for id_ in host.check_output("ls /srv/tiny/releases").split():
+        state = host.run(f"cat /srv/tiny/releases/{id_}/state.json").stdout
+        found[id_] = json.loads(state)["state"] if state else "built"
+    return found
+
+
+def history(host) -> list[dict]:
+    return [json.loads(line) for line in host.check_output("cat /srv/tiny/history.jsonl").splitlines()]
+
+
+# -- hooks ------------------------------------------------------------------------------------------------------------
+
+POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
+
+
+def test_commands_run_at_their_points_as_the_apps_user(host, tiny):
+    tiny.deployed()
+    before = tiny.live()
+    host.check_output("rm -f /srv/tiny/shared/hooks")
+    hooks = {point: ["echo $FASTAPI_HOOK $(id -un) $TOKEN >> /srv/tiny/shared/hooks"] for point in POINTS}
+    hooks["after_switch"].append("echo $FASTAPI_PREVIOUS > $HOME/p")
+    tiny.deployed(env={"TOKEN": "of-the-app"}, release={"hooks": hooks})
+    lines = host.check_output("cat /srv/tiny/shared/hooks").splitlines()
+    assert [line.split() for line in lines] == [[point, "tiny", "of-the-app"] for point in POINTS]
+    assert host.check_output("cat /var/cache/tiny/p") == before
+
+
+def test_build_hooks_make_files_of_the_release_and_are_part_of_it(host, tiny):
+    tiny.deployed(release={"hooks": {"before_build": ["echo one > made"]}})
+    first = tiny.live()
+    assert host.check_output("cat /srv/tiny/current/src/made") == "one"
+    assert host.file("/srv/tiny/current/src/made").user == "root"
+    tiny.deployed(release={"hooks": {"before_build": ["echo two > made"]}})
+    assert tiny.live() != first
+
+
+def test_other_hooks_are_no_part_of_a_release(tiny):
+    tiny.deployed()
+    before = tiny.live()
+    assert "changed=0" in tiny.deployed(release={"hooks": {"migrate": ["false"], "after_switch": ["false"]}})
+    assert tiny.live() == before
+
+
+def test_a_release_that_was_good_is_not_migrated_again(host, tiny):
+    migrate = {"hooks": {"migrate": ["echo x >> /srv/tiny/shared/migrated"]}}
+    host.check_output("rm -f /srv/tiny/shared/migrated")
+    for number in ("first", "second", "first"):
+        tiny.deployed(env={"MIGRATED": number}, release=migrate)
+    assert host.check_output("cat /srv/tiny/shared/migrated").split() == ["x", "x"]
+
+
+def test_files_of_tasks_run_at_their_points(host, tiny, tmp_path):
+    tasks = tmp_path / "hook.yml"
+    look = "echo $(readlink /srv/tiny/live.sock) $(systemctl is-active 'tiny@*.service') >> /tmp/points"
+    tasks.write_text(json.dumps([{"name": "Look", "ansible.builtin.shell": look}]), encoding="utf-8")
+    tiny.deployed()
+    before = tiny.live()
+    host.check_output("rm -f /tmp/points")
+    tiny.deployed(env={"TASKS": "1"}, release={"hooks": {point: [str(tasks)] for point in POINTS}})
+    lines = [line.split() for line in host.check_output("cat /tmp/points").splitlines()]
+    assert [line[0] == f"/run/tiny/{before}.sock" for line in lines] == [True, True, True, True, False]
+    assert [line.count("active") for line in lines] == [1, 1, 1, 2, 2], "started beside the other before the switch"
+    assert host.file("/srv/tiny/.lock").size == 0
+
+
+@pytest.mark.parametrize("point", ["before_build", "after_build", "migrate", "before_switch", "after_switch"])
+def test_a_hook_that_fails_fails_the_release_and_changes_nothing(host, tiny, point):
+    tiny.deployed()
+    failed = "echo $FASTAPI_PHASE > /srv/tiny/shared/failed"
+    hooks = {point: ["echo said on the way; exit 3"], "after_failure": [failed]}
+    out = tiny.refused(env={"POINT": point}, release={"hooks": hooks})
+    assert f"{point} failed: the hook failed ('echo said on the way; exit 3' ended with 3)" in out
+    assert "said on the way" in out
+    assert host.check_output("cat /srv/tiny/shared/failed") == point
+
+
+def test_a_task_that_fails_after_the_switch_sends_users_back(host, tiny, tmp_path):
+    tasks = tmp_path / "smoke.yml"
+    tasks.write_text("- name: Smoke test\n  ansible.builtin.fail: {msg: it smokes}\n", encoding="utf-8")
+    tiny.deployed()
+    out = tiny.refused(env={"SMOKE": "1"}, release={"hooks": {"after_switch": [str(tasks)]}})
+    assert "it smokes" in out
+    assert "tiny was not released" in out
+    assert list(releases(host).values())[-1] == "failed"
+    assert host.file("/srv/tiny/.lock").size == 0
+
+
+def test_a_missing_file_of_tasks_is_named(tiny):
+    tiny.deployed()
+    out = tiny.refused(env={"MISSING": "1"}, release={"hooks": {"migrate": ["no/such.yml"]}})
+    assert "the hook 'no/such.yml' is no file on the controller" in out
+
+
+# -- shared paths -----------------------------------------------------------------------------------------------------
+
+
+def test_shared_paths_outlive_releases_and_begin_with_what_the_source_brings(host, tiny):
+    (tiny.source / "data").mkdir()
+    (tiny.source / "data/seed").write_text("from the source")
+    options = {"release": {"shared_paths": ["data", "media/uploads"]}}
+    host.check_output("rm -rf /srv/tiny/shared/data /srv/tiny/shared/media")
+    tiny.deployed(env={"SHARED": "1"}, **options)
+    assert host.check_output("cat /srv/tiny/shared/data/seed") == "from the source"
+    write = "cd /srv/tiny/current/src; echo kept > data/seed; echo new > media/uploads/x"
+    host.check_output(f"runuser -u tiny -- sh -c '{write}'")
+    (tiny.source / "data/seed").write_text("of the next version")
+    tiny.deployed(env={"SHARED": "2"}, **options)
+    assert host.check_output("cd /srv/tiny/current/src; cat data/seed media/uploads/x").split() == ["kept", "new"]
+
+
+def test_nginx_reads_shared_files_where_it_serves_them_and_no_others(host, tiny):
+    tiny.deployed(static_paths=["static", "media"], release={"shared_paths": ["media", "private"]})
+    for name in ("media", "private"):
+        host.check_output(f"runuser -u tiny -- sh -c 'umask 0027; echo x > /srv/tiny/shared/{name}/x'")
+    assert host.run("runuser -u www-data -- cat /srv/tiny/current/src/media/x").rc == 0
+    assert host.run("runuser -u www-data -- ls /srv/tiny/shared").rc != 0
+    assert host.run("runuser -u www-data -- cat /srv/tiny/shared/private/x").rc != 0
+
+
+def test_a_link_among_the_shared_files_does_not_lead_root_out(host, tiny):
+    tiny.deployed()
+    host.check_output("runuser -u tiny -- ln -s /etc /srv/tiny/shared/trap")
+    try:
+        out = tiny.refused(release={"shared_paths": ["trap/daoman"]})
+    finally:
+        host.check_output("rm /srv/tiny/shared/trap")
+    assert "cannot link the shared paths" in out and "Permission denied" in out
+    assert not host.file("/etc/daoman").exists
+
+
+# -- going back -------------------------------------------------------------------------------------------------------
+
+
+def play(tiny, module: str, *arguments: str, register: str = "", **options) -> subprocess.CompletedProcess:
+    """Runs a module on tiny's host."""
+    tasks = [{f"daoman.fastapi.{module}": {"name": "tiny", **options}, "register": "found"}]
+    if register:
+        tasks.append({"ansible.builtin.debug": {"msg": register}})
+    text = tiny.play.read_text(encoding="utf-8")
+    tiny.play.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")
+    try:
+        return tiny.deploy(*arguments)
+    finally:
+        tiny.play.write_text(text, encoding="utf-8")
+
+
+def rollback(tiny, **options) -> str:
+    done = play(tiny, "release_rollback", **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def revisions(tiny, *names: str) -> list[str]:
+    """Releases tiny in these revisions; the ids."""
+    ids, before = [], 'REVISION = "1"'
+    for name in names:
+        tiny.edit(before, f'REVISION = "{name}"')
+        before = f'REVISION = "{name}"'
+        tiny.deployed(version="HEAD", env={"SETTING": name})
+        ids.append(tiny.live())
+    return ids
+
+
+def test_a_rollback_brings_back_code_and_settings_without_the_network(host, tiny, measured):
+    first, second = revisions(tiny, "before", "after")
+    gateway = host.check_output("ip route show default")
+    host.check_output("ip route del default")
+    try:
+        begun = time.monotonic()
+        out = rollback(tiny, reason="prices are wrong")
+        measured(f"rollback, the whole playbook: {time.monotonic() - begun:.1f} s")
+    finally:
+        host.check_output(f"ip route add {gateway}")
+    assert "changed=1" in out
+    assert (tiny.live(), tiny.ask("/revision"), tiny.ask("/env")["SETTING"]) == (first, "before", "before")
+    assert releases(host)[second] == "rolled back"
+    last = history(host)[-1]
+    assert (last["action"], last["release"], last["previous"], last["outcome"]) == ("rollback", first, second, "good")
+    assert last["reason"] == "prices are wrong"
+
+
+def test_a_rollback_never_chooses_what_failed_or_was_rolled_back(host, tiny):
+    first, _second = revisions(tiny, "good", "bad")
+    rollback(tiny)
+    tiny.edit('REVISION = "bad"', 'REVISION = "better"')
+    tiny.deployed()
+    tiny.edit("import json", "import json\nimport nonsense")
+    tiny.refused()
+    rollback(tiny)
+    assert tiny.live() == first
+
+
+def test_a_rollback_goes_where_it_is_told(host, tiny):
+    first, second, third = revisions(tiny, "x", "y", "z")
+    rollback(tiny, release=first.rpartition("-")[2])
+    assert tiny.live() == first
+    rollback(tiny, release=third)
+    assert tiny.live() == third, "one that was rolled back can be named"
+    assert "changed=0" in rollback(tiny, release=third)
+    refused = play(tiny, "release_rollback", release="v9")
+    assert refused.returncode != 0
+    assert "cannot go to release 'v9': there is none of that name" in refused.stderr
+    assert second in refused.stderr, "it says what there is"
+
+
+def test_a_rollback_in_check_mode_says_where_it_would_go(host, tiny):
+    first, second = revisions(tiny, "here", "there")
+    out = play(tiny, "release_rollback", "--check", "--diff").stdout
+    assert "changed=1" in out and f"+{first}" in out
+    assert tiny.live() == second
+
+
+def test_a_rollback_to_a_release_that_does_not_start_any_more_changes_nothing(host, tiny):
+    first, second = revisions(tiny, "old", "new")
+    host.check_output(f"mv /srv/tiny/releases/{first}/src/main.py /srv/tiny/releases/{first}/src/gone.py")
+    refused = play(tiny, "release_rollback")
+    assert refused.returncode != 0 and "No module named 'main'" in refused.stderr
+    assert (tiny.live(), tiny.ask("/revision")) == (second, "new")
+    assert host.run(f"systemctl is-active tiny@{first}.service").stdout.strip() == "inactive"
+
+
+def test_the_listing_says_what_there_is(host, tiny):
+    _first, second = revisions(tiny, "one", "two")
+    out = play(tiny, "release_info", register="FOUND{{ found.releases | to_json | b64encode }}DNUOF").stdout
+    listed = json.loads(base64.b64decode(out.partition("FOUND")[2].partition("DNUOF")[0]))
+    assert [item["id"] for item in listed if item["live"]] == [second]
+    assert {item["id"]: item["state"] for item in listed} == releases(host)
+    assert all("@" in item["by"] and item["deployed"].endswith("Z") for item in listed if item["state"] == "good")
+
+
+# -- locks ------------------------------------------------------------------------------------------------------------
+
+
+def lock(tiny, **options) -> str:
+    done = play(tiny, "release_lock", **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_who_holds_an_app_is_told_to_others(host, tiny):
+    tiny.deployed()
+    lock(tiny, reason="the database is being moved", who="ops@control")
+    assert "changed=0" in lock(tiny, reason="the database is being moved", who="ops@control")
+    assert "changed=0" in tiny.deployed(), "what changes nothing needs no lock"
+    out = tiny.refused(env={"HELD": "1"})
+    assert "it is locked by ops@control since 20" in out and "for: the database is being moved" in out
+    lock(tiny, state="absent")
+    tiny.deployed(env={"HELD": "1"})
+
+
+def test_a_lock_can_be_broken_and_may_expire(host, tiny):
+    tiny.deployed()
+    lock(tiny, reason="lunch")
+    assert tiny.deploy("-e", "gunicorn_app_break_lock=true", env={"BROKEN": "1"}).returncode == 0
+    lock(tiny, reason="lunch", minutes=1)
+    host.check_output("sed -i 's/\"until\": \"20../\"until\": \"2001/' /srv/tiny/.lock")
+    out = tiny.deployed(env={"BROKEN": "2"})
+    assert host.file("/srv/tiny/.lock").size == 0, out
+
+
+def test_a_hanging_run_is_ended_by_breaking_its_lock(host, tiny):
+    tiny.deployed()
+    tiny.edit('REVISION = "1"', 'REVISION = "5"')
+    said = '{"pid": \'$!\', "owner": "ops", "since": "1", "reason": "x"}'
+    holder = f"flock /srv/tiny/.lock sleep 60 & echo '{said}'"
+    host.check_output(f"echo {shlex.quote(holder + ' > /srv/tiny/.lock; wait')} > /tmp/holder")
+    host.check_output("systemd-run --quiet --collect --unit=holder sh /tmp/holder")
+    try:
+        out = tiny.refused()
+        assert "another run is changing it: ops since 1, for: x" in out
+        assert tiny.deploy("-e", "gunicorn_app_break_lock=true").returncode == 0
+        assert tiny.ask("/revision") == "5"
+    finally:
+        host.run("systemctl stop holder")
+
+
+# -- leaving ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_absent_app_leaves_nothing(host, tiny):
+    name = "gone"
+    source = {"name": name, "domain": "gone.example.com", "source": str(tiny.source), "app": "main:app"}
+    role = "- {hosts: all, gather_facts: false, become: true, roles: [daoman.fastapi.gunicorn_app]}\n"
+    tiny.play.write_text(role, encoding="utf-8")
+    tiny.edit("tiny.example.com", "gone.example.com")
+    tiny.options = source
+    tiny.deployed()
+    assert host.user(name).exists
+    logs = "/var/log/nginx"
+    host.check_output(f"mkdir -p {logs}; touch {logs}/{name}.access.log {logs}/{name}2.access.log")
+    tiny.options = {"name": name, "state": "absent"}
+    assert "changed=1" in tiny.deploy("--check").stdout
+    assert "changed=1" in tiny.deployed()
+    assert not host.user(name).exists and not host.group(name).exists
+    left = host.check_output(f"find / -xdev -name '*{name}*' -not -path '/usr/*'")
+    assert left.split() == [f"{logs}/{name}2.access.log"]
+    assert host.run(f"ls -d /run/{name}").rc != 0
+    assert host.check_output(f"systemctl list-units --all --no-legend '{name}*'") == ""
+    host.check_output(f"rm {logs}/{name}2.access.log")
+    assert "changed=0" in tiny.deployed()

@@ -1,0 +1,249 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way from the release that serves to another one that is complete: for a deploy, a rollback, and back again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+    ReleaseError,
+    env_values,
+    journal_text,
+    prunable,
+    read_text,
+    redact,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_guard import FLUSH, AccessLog, Traffic, judge
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import (
+    SETTLE,
+    Instance,
+    remove_release,
+    remove_unused_venvs,
+    strangers,
+)
+
+# Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
+SOONEST_CUT = 2
+# Of the settings of a deploy, what a release needs to serve. Kept in its manifest, so that a rollback asks nobody.
+SERVE = ("domain", "health", "hooks", "hook_timeout", "timeout_start", "timeout_stop")
+
+
+class Cutover:
+    """One run over one app: its lock, its phases, and the cutover. `settings` are those named in SERVE."""
+
+    def __init__(self, layout, shell, who, reason):
+        self.layout = layout
+        self.shell = shell
+        self.who = who
+        self.reason = reason
+        self.lock = Lock(layout)
+        self.phases = {}
+        self.warnings = []
+        self.facts = {}
+
+    # what every run does
+
+    @contextmanager
+    def phase(self, name):
+        begun = time.monotonic()
+        self.lock.note(phase=name)
+        try:
+            yield
+        finally:
+            self.phases[name] = round(self.phases.get(name, 0) + time.monotonic() - begun, 2)
+
+    def repair(self, live, keep=()):
+        """Take away what an interrupted run left: units that are not live, releases that are not complete."""
+        found = self.lock.found
+        if found.get("held"):
+            self.warnings.append(f"{self.layout.name} was locked by {describe(found)}. That lock counts no more.")
+        elif found:
+            self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
+        for id_ in strangers(self.layout, live):
+            if id_ not in keep:
+                stop = (self.layout.manifest(id_) or {}).get("serve", {}).get("timeout_stop", 0)
+                Instance(self.layout, id_, self.shell).stop(stop)
+        for id_ in self.layout.ids():
+            if id_ != live and self.layout.manifest(id_) is None:
+                remove_release(self.layout, id_)
+
+    def mark(self, id_, state, **facts):
+        """Note what became of a release."""
+        text = json.dumps({**self.layout.state(id_), "state": state, **facts}, sort_keys=True)
+        write_file(self.layout.release(id_, "state.json"), text + "\n", 0o644)
+
+    def record(self, action, id_, previous, outcome, **facts):
+        """Add a line to the app's history."""
+        manifest = self.layout.manifest(id_) or {"version": "", "inputs": {"source": {"revision": ""}}}
+        line = {
+            "time": now(),
+            "app": self.layout.name,
+            "action": action,
+            "release": id_,
+            "previous": previous or "",
+            "version": manifest["version"],
+            "revision": manifest["inputs"]["source"]["revision"],
+            "by": self.who,
+            "reason": self.reason,
+            "outcome": outcome,
+            **facts,
+        }
+        with open(self.layout.history, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def prune(self, live, keep):
+        for id_ in prunable(self.layout.releases_by_age(), live, keep):
+            remove_release(self.layout, id_)
+        remove_unused_venvs(self.layout)
+
+    def hook(self, point, id_, previous, settings, **facts):
+        """Run the commands of a hook as the app's user, where its code lies and with its environment."""
+        release = self.layout.release(id_)
+        project = os.path.join(release, "src", settings["subdirectory"])
+        for command in settings["hooks"][point]:
+            with self.phase(point):
+                self.shell.run(
+                    ["/bin/sh", "-c", command],
+                    point,
+                    "the hook failed",
+                    shown=f"'{command}'",
+                    user=self.layout.name,
+                    cwd=project if os.path.isdir(project) else self.layout.base,
+                    timeout=settings["hook_timeout"],
+                    env={
+                        **settings["env"],
+                        "PATH": f"{release}/venv/bin:{os.environ['PATH']}",
+                        "HOME": self.layout.cache,
+                        "FASTAPI_APP": self.layout.name,
+                        "FASTAPI_HOOK": point,
+                        "FASTAPI_RELEASE": id_,
+                        "FASTAPI_PREVIOUS": previous or "",
+                        **facts,
+                    },
+                )
+
+    # the cutover
+
+    def ready(self, id_, previous, settings):
+        """Start the release beside the one that serves and wait until it answers; nobody is sent to it."""
+        instance = Instance(self.layout, id_, self.shell)
+        with self.phase("start"):
+            instance.start(settings["timeout_start"])
+        with self.phase("ready"):
+            instance.wait_ready(settings["domain"], settings["health"])
+        self.hook("before_switch", id_, previous, settings)
+
+    def switch(self, id_, previous):
+        """Send users to the release. Enabled before and the other disabled after it: a reboot starts what serves."""
+        with self.phase("switch"):
+            instance = Instance(self.layout, id_, self.shell)
+            instance.enable()
+            instance.switch(previous)
+            self.facts["served"] = time.time()
+            if previous and previous != id_:
+                Instance(self.layout, previous, self.shell).disable()
+
+    def guard(self, id_, access_log, guard):
+        """Watch what nginx logs. ReleaseError when the release does worse than the one before."""
+        begun = self.facts["served"]
+        log = AccessLog(access_log)
+        seen = log.recent(begun - guard["baseline"])
+        before = Traffic([item for item in seen if item.begun < begun], guard["seconds"])
+        if not before.count:
+            return  # nothing to compare with
+        after = [item for item in seen if item.begun >= begun]
+        instance = Instance(self.layout, id_, self.shell)
+        with self.phase("guard"):
+            final = False
+            while not final:
+                final = time.time() > begun + guard["seconds"] + FLUSH
+                after += [item for item in log.more() if item.begun >= begun]
+                traffic = Traffic(after, guard["seconds"])
+                self.facts["guard"] = {"before": before.facts(), "after": traffic.facts()}
+                wrong = judge(before, traffic, guard, final)
+                if not wrong and instance.restarted():
+                    wrong = f"{instance.service} ended and was started again"
+                if wrong:
+                    raise ReleaseError("guard", wrong + ".")
+                time.sleep(0.5)
+
+    def finish(self, previous, settings):
+        """Let the release before end what it is doing, and stop it."""
+        with self.phase("drain"):
+            time.sleep(SETTLE)
+            instance = Instance(self.layout, previous, self.shell)
+            since = time.time()
+            instance.stop(settings["timeout_stop"])
+            # Nothing is cut in the worker's first seconds, and journalctl takes a tenth of one.
+            cut = instance.cut(since) if time.time() > since + SOONEST_CUT else {}
+        if any(cut.values()):
+            self.facts["cut"] = cut
+            self.warnings.append(
+                f"{self.layout.name}: {cut['requests']} requests and {cut['websockets']} WebSockets were still open in "
+                f"release {previous} when gunicorn.graceful_timeout ended, and were cut."
+            )
+
+    def fail(self, exc, id_, previous, settings, action):
+        """After a failure: users are where they were before, the release is stopped and marked. Adds what it said."""
+        instance = Instance(self.layout, id_, self.shell)
+        installed = os.path.exists(self.layout.unit_paths(id_)[1])
+        said = instance.journal() if installed else ""
+        if said:
+            exc.output = f"{exc.output.rstrip()}\nThe last lines of {instance.service}:\n{said}".lstrip()
+        if self.layout.live_id() != id_:
+            if installed:
+                instance.discard()
+        elif previous and previous != id_:
+            self.switch(previous, id_)
+            instance.stop(settings["timeout_stop"])
+            exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
+        message = redact(exc.message, settings["env"])
+        if self.layout.manifest(id_) is None:
+            remove_release(self.layout, id_)
+        elif action == "deploy" and self.layout.live_id() != id_:
+            self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
+        self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
+        try:
+            facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
+            self.hook("after_failure", id_, previous, settings, **facts)
+        except ReleaseError as other:
+            self.warnings.append(redact(f"{other.message}\n{other.output.strip()}", settings["env"]))
+
+    def go_to(self, id_, previous, settings):
+        """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release."""
+        self.ready(id_, previous, settings)
+        self.switch(id_, previous)
+        self.hook("after_switch", id_, previous, settings)
+        self.mark(id_, "good")
+        if previous and previous != id_:
+            self.finish(previous, settings)
+
+
+def serve_settings(layout, id_):
+    """What a release needs to serve, from its own files."""
+    manifest = layout.manifest(id_)
+    if not manifest or "serve" not in manifest:
+        raise ReleaseError("choose", f"release {id_} is not complete.")
+    return {
+        **manifest["serve"],
+        "subdirectory": manifest["inputs"]["source"]["subdirectory"],
+        "env": env_values(read_text(layout.release(id_, "env"))),
+    }
+
+
+def failure_text(layout, exc, env):
+    """A failure for people: what failed, what serves now, and what the app or the tool said."""
+    live = layout.live_id()
+    still = f"Release {live} goes on serving." if live else "No release of it serves yet."
+    output = redact(journal_text(exc.output.strip().splitlines()), env)
+    # Who is refused by a lock, or names no release, has not failed at anything.
+    what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
+    text = f"{layout.name}: {what}{redact(exc.message, env)}\n{still}"
+    return text + ("\n" + output if output else "")

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_info
+short_description: List the releases of FastAPI apps on a host
+description:
+  - Tells of each release what it is, who made it and when, what became of it, and which one serves. Changes nothing.
+author: The daoman.fastapi contributors (@daoman)
+version_added: 0.2.0
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - ansible.builtin.action_common_attributes.info_module
+options:
+  name:
+    description: Names of the apps. Empty means all that are on the host.
+    type: list
+    elements: str
+    default: []
+attributes:
+  platform:
+    platforms: debian
+"""
+
+EXAMPLES = r"""
+- name: Which releases are there?
+  daoman.fastapi.release_info:
+  register: found
+"""
+
+RETURN = r"""
+releases:
+  description: The complete releases, by app, the one that was deployed last comes last.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    app:
+      description: Name of the app.
+      type: str
+    id:
+      description: Id of the release.
+      type: str
+    version:
+      description: What was asked for, such as a tag.
+      type: str
+    revision:
+      description: Commit, digest or requirement of the source.
+      type: str
+    by:
+      description: Who released it last.
+      type: str
+    created:
+      description: When it was built, in UTC.
+      type: str
+    deployed:
+      description: When it was released last, in UTC; empty if never.
+      type: str
+    state:
+      description: V(good) if it served well, V(failed), V(rolled back), or V(built) if nobody knows yet.
+      type: str
+    reason:
+      description: Why it failed or was rolled back.
+      type: str
+    live:
+      description: Whether users are sent to it.
+      type: bool
+locks:
+  description: >-
+    The locks of the apps that are locked, by app, each with its owner, time and reason. Those that a run left which did
+    not end are stale, and in nobody's way.
+  returned: always
+  type: dict
+lines:
+  description: All of that as a table.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, release_table
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, is_stale
+
+
+def apps():
+    """Names of the apps on the host."""
+    return sorted(name for name in os.listdir("/srv") if os.path.isdir(Layout(name).releases))
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={"name": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+    )
+    releases, locks, said = [], {}, []
+    for name in module.params["name"] or apps():
+        layout = Layout(name)
+        live = layout.live_id()
+        for item in layout.releases_by_age():
+            releases.append({
+                "app": name,
+                "id": item["id"],
+                "version": item["version"],
+                "revision": item["inputs"]["source"]["revision"],
+                "by": item["by"],
+                "created": item["created"],
+                "deployed": item.get("deployed", ""),
+                "state": item["state"],
+                "reason": item.get("reason", ""),
+                "live": item["id"] == live,
+            })
+        lock = Lock(layout)
+        found = lock.read()
+        if found:
+            locks[name] = {key: found.get(key, "") for key in ("owner", "since", "reason", "phase", "until")}
+            locks[name]["stale"] = stale = is_stale(found) and lock.is_free()
+            said.append(f"{name}: {'left unfinished' if stale else 'locked'} by {describe(found)}")
+    module.exit_json(changed=False, releases=releases, locks=locks, lines=release_table(releases) + said)
+
+
+if __name__ == "__main__":
+    main()

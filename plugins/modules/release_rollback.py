@@ -1,0 +1,177 @@
+#!/usr/bin/python
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_rollback
+short_description: Send users of a FastAPI app back to an earlier release
+description:
+  - Starts an earlier release that is still on the host beside the one that serves, waits until it answers, sends users
+    to it, and drains and stops the other, as M(daoman.fastapi.release) does. Code, packages, settings and environment
+    are those of then.
+  - All that is needed lies in the release. Neither the network nor the inventory is asked.
+  - The release that served is marked as rolled back, and is not chosen again unless it is named or released anew.
+author: The daoman.fastapi contributors (@daoman)
+version_added: 0.2.0
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  platform:
+    platforms: debian
+    support: full
+options:
+  name:
+    description: Name of the app.
+    type: str
+    required: true
+  release:
+    description:
+      - The release to go to, by its id or a part of it, its version, or the first seven or more digits of its commit.
+        Of several the last one deployed.
+      - Empty means the last good release that was deployed before the one that serves.
+    type: str
+    default: ""
+  reason:
+    description: Why, for the lock and the history.
+    type: str
+    default: ""
+  who:
+    description: Who does it. By default the user that runs Ansible, and that host.
+    type: str
+    default: ""
+  break_lock:
+    description: End a run that holds the lock of the app.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Go back to the release before
+  daoman.fastapi.release_rollback:
+    name: shop-api
+    reason: prices are wrong
+
+- name: Go back to a version
+  daoman.fastapi.release_rollback:
+    name: shop-api
+    release: v1.4.1
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release that serves after the run.
+  returned: always
+  type: str
+  sample: 20260131T101500Z-3f9a1c0b7d2e
+previous:
+  description: Id of the release that served before.
+  returned: always
+  type: str
+version:
+  description: Version of the release that serves after the run.
+  returned: always
+  type: str
+phases:
+  description: Seconds that each phase took.
+  returned: when something changed
+  type: dict
+cut:
+  description: Numbers of requests and WebSockets that were still open when the time to drain was over.
+  returned: when there were some
+  type: dict
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError, rollback_target
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import (
+    Cutover,
+    failure_text,
+    serve_settings,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import locked, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance
+
+
+class Rollback:
+    def __init__(self, module):
+        self.module = module
+        clean_environment({})
+        self.layout = Layout(module.params["name"])
+        self.shell = Shell(module.run_command)
+        self.reason = module.params["reason"]
+        self.cutover = Cutover(self.layout, self.shell, module.params["who"], self.reason)
+        self.settings = {"env": {}}
+        self.result = {"changed": False, "release": "", "previous": "", "version": ""}
+
+    def run(self):
+        layout = self.layout
+        if not os.path.isdir(layout.releases):
+            raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
+        live = layout.live_id()
+        releases = layout.releases_by_age()
+        target = rollback_target(releases, live, self.module.params["release"])
+        self.settings = serve_settings(layout, target)
+        versions = {item["id"]: item["version"] for item in releases}
+        self.result.update(release=target, previous=live or "", version=versions[target])
+        if target == live and Instance(layout, live, self.shell).serves():
+            return
+        self.result["changed"] = True
+        self.result["diff"] = {
+            "before": f"{live or 'none'} {versions.get(live, '')}\n",
+            "after": f"{target} {versions[target]}\n",
+        }
+        if self.module.check_mode:
+            return
+        reason = f"rollback to {target}" + (f": {self.reason}" if self.reason else "")
+        with self.cutover.lock.taken("", self.module.params["who"], reason, self.module.params["break_lock"]):
+            self.cutover.repair(live, keep=(target,))
+            try:
+                self.cutover.go_to(target, live, self.settings)
+            except ReleaseError as exc:
+                self.cutover.fail(exc, target, live, self.settings, "rollback")
+                raise
+            if live and live != target and layout.state(live)["state"] != "failed":
+                self.cutover.mark(live, "rolled back", since=now(), reason=self.reason)
+            self.cutover.record("rollback", target, live, "good", phases=self.cutover.phases)
+        self.result.update(
+            phases=self.cutover.phases, **{key: value for key, value in self.cutover.facts.items() if key != "served"}
+        )
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "release": {"type": "str", "default": ""},
+            "reason": {"type": "str", "default": ""},
+            "who": {"type": "str", "default": ""},
+            "break_lock": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    rollback = Rollback(module)
+    failure = None
+    try:
+        rollback.run()
+    except ReleaseError as exc:
+        failure = exc
+    for warning in rollback.cutover.warnings:
+        module.warn(warning)
+    if failure:
+        text = failure_text(rollback.layout, failure, rollback.settings["env"])
+        module.fail_json(msg=text, **{**rollback.result, "changed": False, "phase": failure.phase, **locked(failure)})
+    module.exit_json(**rollback.result)
+
+
+if __name__ == "__main__":
+    main()
