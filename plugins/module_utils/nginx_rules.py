@@ -54,6 +54,10 @@ def least(value, path, minimum):
 def locations(value, path):
     """What is said of parts of a site, and of single paths."""
     yield from limits(value, path)
+    maintenance = value.get("maintenance") or {}
+    yield from least(maintenance.get("retry_after"), f"{path}.maintenance.retry_after", 1)
+    for index, network in enumerate(maintenance.get("allow") or []):
+        yield from address(network, join(f"{path}.maintenance.allow", index))
     yield from size(value.get("cache_max_size"), f"{path}.cache_max_size")
     taken = {}
     for index, entry in entries(value.get("static")):

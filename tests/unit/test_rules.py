@@ -344,6 +344,8 @@ APP_SITE = {**SITE, **upstream(A)}
         ({"limit_conn": [{"connections": 1, "key": "$a b"}]}, "limit_conn[0].key", "is no variable"),
         ({"locations": [{"path": "/a/", "limit_conn": [{"connections": 0}]}]}, "locations[0].limit_conn[0].connections",
          "at least 1"),
+        ({"maintenance": {"retry_after": 0}}, "maintenance.retry_after", "at least 1"),
+        ({"maintenance": {"allow": ["office"]}}, "maintenance.allow[0]", "is no address"),
         ({"cache_max_size": "1 GB"}, "cache_max_size", "is no size"),
         (cache(valid="10m", enabled=False), "locations[0].cache.valid", "not enabled"),
         (cache(purge=["10.0.0.1"], enabled=False), "locations[0].cache.purge", "not enabled"),

@@ -16,7 +16,7 @@ def shares(nginx, site: str, path: str = "/?[1-40]", *options: str) -> Counter:
     """How many of the requests that curl makes of a pattern each server answered, and 502 those that none did."""
     text = nginx.curl(f"https://{site}.example.com{path}", "--write-out", "\\n", *options, trust="spread").stdout
     found = Counter(line.rpartition('"backend": "')[2][0] for line in text.splitlines() if '"backend"' in line)
-    found.update("502" for line in text.splitlines() if "502 Bad Gateway</h1>" in line)
+    found.update("502" for line in text.splitlines() if '"status":502' in line)
     return found
 
 
