@@ -1,6 +1,6 @@
 # Each target does one thing, and first installs what it needs and misses (scripts/tools, engine, images say what).
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit sanity build molecule audit docs bench tools engine images
+.PHONY: help demo demo-down test lint unit sanity build molecule audit acceptance docs bench tools engine images
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -12,7 +12,7 @@ demo: tools images ## Put the example app into production in a container: https:
 demo-down: ## Remove the demo's container and files
 	@scripts/demo-down
 
-test: tools images ## Run all that follows but bench: about 20 minutes
+test: tools images ## Run all that follows but acceptance and bench: about 20 minutes
 	@scripts/test
 
 lint: tools ## ansible-lint, yamllint, ruff, shellcheck
@@ -32,6 +32,9 @@ molecule: tools images ## Run the Molecule scenarios; one of them: make molecule
 
 audit: tools images ## Have testssl.sh, MDN's HTTP Observatory and gixy look at the stack; a grade each
 	@scripts/audit
+
+acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 15 minutes
+	@scripts/acceptance
 
 docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs
 	@.venv/bin/python scripts/docs.py

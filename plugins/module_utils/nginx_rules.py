@@ -51,6 +51,27 @@ def least(value, path, minimum):
         yield problem(path, f"must be at least {minimum}", value)
 
 
+def variables(value):
+    """Of the role's variables together."""
+    networks = value.get("nginx_real_ip_from") or []
+    for index, network in enumerate(networks):
+        yield from address(network, join("nginx_real_ip_from", index))
+        if network in ("0.0.0.0/0", "::/0"):
+            yield problem(
+                join("nginx_real_ip_from", index), "believes everybody about who they are", network,
+                mend="Name the proxies before this host")
+    if value.get("nginx_proxy_protocol") and not networks:
+        yield problem(
+            "nginx_proxy_protocol", "needs nginx_real_ip_from", True,
+            mend="Without it every client has the load balancer's address")
+    if value.get("nginx_proxy_protocol") and value.get("nginx_http3"):
+        yield problem("nginx_http3", "has no PROXY protocol", True, mend="Leave one of them out")
+    if value.get("nginx_tls_policy") == "modern" and value.get("nginx_ssl_ciphers"):
+        yield problem(
+            "nginx_ssl_ciphers", "means nothing with the policy 'modern', which has no TLS 1.2",
+            value["nginx_ssl_ciphers"])
+
+
 def locations(value, path):
     """What is said of parts of a site, and of single paths."""
     yield from limits(value, path)

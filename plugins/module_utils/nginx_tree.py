@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import json
 import os
 import re
@@ -151,6 +152,17 @@ def plan(root, wanted, unwanted):
         if before != after:
             changes[path] = (before, after)
     return changes
+
+
+def foreign(root, patterns, known):
+    """What lies at the given patterns and is not known: sorted paths. Names with a leading dot nginx passes over."""
+    found = []
+    for pattern in patterns:
+        for path in glob.glob(os.path.join(glob.escape(root), pattern)):
+            name = os.path.relpath(path, root)
+            if name not in known and (os.path.islink(path) or os.path.isfile(path)):
+                found.append(name)
+    return sorted(set(found))
 
 
 def diff(root, changes):

@@ -47,6 +47,8 @@ class Cutover:
         self.phases = {}
         self.warnings = []
         self.facts = {}
+        # Whether the release before was told to stop: from then on there is no way back to it.
+        self.drained = False
 
     # what every run does
 
@@ -61,6 +63,8 @@ class Cutover:
 
     def repair(self, live, keep=()):
         """Take away what an interrupted run left: units that are not live, releases that are not complete."""
+        if self.layout.live_id() != live:
+            raise ReleaseError("lock", "another run has just changed it. Look what serves now, and run this one again.")
         found = self.lock.found
         if found.get("held"):
             self.warnings.append(f"{self.layout.name} was locked by {describe(found)}. That lock counts no more.")
@@ -140,15 +144,15 @@ class Cutover:
             instance.wait_ready(settings["domain"], settings["health"])
         self.hook("before_switch", id_, previous, settings)
 
-    def switch(self, id_, previous):
-        """Send users to the release. Enabled before and the other disabled after it: a reboot starts what serves."""
+    def switch(self, there, away):
+        """Send users to a release. Enabled before and the other disabled after it: a reboot starts what serves."""
         with self.phase("switch"):
-            instance = Instance(self.layout, id_, self.shell)
+            instance = Instance(self.layout, there, self.shell)
             instance.enable()
-            instance.switch(previous)
+            instance.switch(away)
             self.facts["served"] = time.time()
-            if previous and previous != id_:
-                Instance(self.layout, previous, self.shell).disable()
+            if away and away != there:
+                Instance(self.layout, away, self.shell).disable()
 
     def guard(self, id_, access_log, guard):
         """Watch what nginx logs. ReleaseError when the release does worse than the one before."""
@@ -176,6 +180,7 @@ class Cutover:
 
     def finish(self, previous, settings):
         """Let the release before end what it is doing, and stop it."""
+        self.drained = True
         with self.phase("drain"):
             time.sleep(SETTLE)
             instance = Instance(self.layout, previous, self.shell)
@@ -197,24 +202,33 @@ class Cutover:
         said = instance.journal() if installed else ""
         if said:
             exc.output = f"{exc.output.rstrip()}\nThe last lines of {instance.service}:\n{said}".lstrip()
-        if self.layout.live_id() != id_:
-            if installed:
-                instance.discard()
-        elif previous and previous != id_:
-            self.switch(previous, id_)
-            instance.stop(settings["timeout_stop"])
-            exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
+        with self._noting(settings):
+            if self.layout.live_id() != id_:
+                if installed:
+                    instance.discard()
+            elif previous and previous != id_ and not self.drained:
+                self.switch(previous, id_)
+                exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
+                instance.stop(settings["timeout_stop"])
         message = redact(exc.message, settings["env"])
-        if self.layout.manifest(id_) is None:
-            remove_release(self.layout, id_)
-        elif action == "deploy" and self.layout.live_id() != id_:
-            self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
-        self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
-        try:
+        with self._noting(settings):
+            if self.layout.manifest(id_) is None:
+                remove_release(self.layout, id_)
+            elif action == "deploy" and self.layout.live_id() != id_:
+                self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
+            self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
+        with self._noting(settings):
             facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
             self.hook("after_failure", id_, previous, settings, **facts)
-        except ReleaseError as other:
-            self.warnings.append(redact(f"{other.message}\n{other.output.strip()}", settings["env"]))
+
+    @contextmanager
+    def _noting(self, settings):
+        """What goes wrong after a failure must not hide it."""
+        try:
+            yield
+        except (ReleaseError, OSError) as exc:
+            text = f"{exc.message}\n{exc.output.strip()}" if isinstance(exc, ReleaseError) else str(exc)
+            self.warnings.append(redact(text, settings["env"]))
 
     def go_to(self, id_, previous, settings):
         """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release."""

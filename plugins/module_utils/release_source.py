@@ -51,10 +51,10 @@ class Source:
             return self.location
         return self.digest or self.checksum
 
-    def fetch(self, target):
-        """Lay the source down in the empty directory `target`."""
+    def fetch(self, target, revision):
+        """Lay the source down in the empty directory `target`, in the state that revision() found."""
         if self.type == "git":
-            self._checkout(target)
+            self._checkout(target, revision)
         elif self.type in {"directory", "archive"}:
             unpack(self._file(target + ".download"), target, strip=self.type == "archive")
         elif self.type == "wheel":
@@ -146,8 +146,7 @@ class Source:
         _output, code = self._git("-C", repository, "cat-file", "-e", commit + "^{commit}", message="", check=False)
         return code == 0
 
-    def _checkout(self, target):
-        commit = self._commit()
+    def _checkout(self, target, commit):
         repository = self.layout.repository
         if not self._has(commit):
             self._mirror("+refs/heads/*:refs/heads/*")

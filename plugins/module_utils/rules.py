@@ -642,6 +642,9 @@ def check(role, variables, problems=(), is_secret=None):
     found = list(SETTINGS[role](variables)) if role in SETTINGS else []
     for variable, (single, whole) in ROLES.get(role, {}).items():
         found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
+    if role == "nginx":
+        wrong = {item.path for item in problems}
+        found += [item for item in nginx_rules.variables(variables) if item.path not in wrong]
     return found
 
 

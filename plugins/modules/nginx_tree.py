@@ -90,6 +90,19 @@ options:
     type: list
     elements: str
     default: []
+  included:
+    description:
+      - Patterns of paths below O(root) that nginx includes. Files there which this module does not own are foreign.
+    type: list
+    elements: str
+    default: []
+  foreign:
+    description:
+      - What becomes of foreign files. V(keep) leaves them, and lists them in the diff and in RV(foreign); V(fail)
+        changes nothing and names them; V(remove) removes them.
+    type: str
+    choices: [keep, fail, remove]
+    default: keep
   role:
     description: >-
       Role of this collection. Templates then see its variables as its argument spec has them: of the right types, with
@@ -160,6 +173,12 @@ actions:
   type: list
   elements: str
   sample: [swap, reload]
+foreign:
+  description: The files that nginx includes and this module does not own.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/nginx/conf.d/mine.conf]
 paths:
   description: The files and links that changed.
   returned: success
@@ -235,6 +254,8 @@ ARGUMENTS = dict(
             path=dict(type="str", required=True), target=dict(type="str", required=True), each=dict(type="str")),
     ),
     absent=dict(type="list", elements="str", default=[]),
+    included=dict(type="list", elements="str", default=[]),
+    foreign=dict(type="str", choices=["keep", "fail", "remove"], default="keep"),
     role=dict(type="str"),
     root=dict(type="path", default="/etc/nginx"),
     manifest=dict(type="path", default="/var/lib/fastapi/nginx/manifest.json"),
@@ -266,7 +287,14 @@ class Transaction:
         wanted = self.wanted(version)
         with self.lock():
             manifest = self.recorded = tree.load_manifest(self.params["manifest"])
-            changes = tree.plan(self.root, wanted, manifest["paths"] + self.params["absent"])
+            unwanted = manifest["paths"] + self.params["absent"]
+            foreign = tree.foreign(self.root, self.params["included"], {*wanted, *unwanted})
+            if foreign and self.params["foreign"] == "fail":
+                names = "\n".join(os.path.join(self.root, path) for path in foreign)
+                raise tree.TreeError(f"nginx includes files that are not of this configuration:\n{names}\n{UNTOUCHED}")
+            if self.params["foreign"] == "remove":
+                unwanted += foreign
+            changes = tree.plan(self.root, wanted, unwanted)
             unit = self.unit() if version else {}
             reasons, actions = self.todo(changes, wanted, manifest, unit)
             result = {
@@ -275,9 +303,13 @@ class Transaction:
                 "reasons": reasons,
                 "version": version,
                 "paths": [os.path.join(self.root, path) for path in changes],
+                "foreign": [os.path.join(self.root, path) for path in foreign],
             }
             if self.module._diff:
                 result["diff"] = tree.diff(self.root, changes)
+                if foreign and self.params["foreign"] == "keep":
+                    kept = "".join(f"{path}\n" for path in result["foreign"])
+                    result["diff"].append({"prepared": f"kept, and not of this configuration:\n{kept}"})
             if not version:
                 self.module.warn("nginx is not installed yet: its test of the configuration is left out.")
             elif actions:

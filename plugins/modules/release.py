@@ -13,8 +13,8 @@ description:
     units as one immutable release in C(/srv/<name>/releases/<id>).
   - Starts it on its own socket, waits until it answers its readiness path, and then points C(/srv/<name>/live.sock),
     the one address that nginx knows, at it by an atomic rename. The release before is then drained and stopped.
-  - A failure before that moment changes nothing for users. The failed release is stopped and marked, and the output
-    holds what the app and its unit said.
+  - A failure before that moment changes nothing for users, one after it sends them back. The failed release is stopped
+    and marked, and the output holds what the app and its unit said.
   - Nothing happens when nothing that decides how the app runs differs from the live release.
 author: The daoman.fastapi contributors (@daoman)
 version_added: 0.1.0
@@ -60,6 +60,34 @@ options:
     description: Group that may connect to the socket and read static files.
     type: str
     default: www-data
+  until:
+    description:
+      - The last thing to do. A later call in the same run of the playbook goes on from there; until then the app's lock
+        keeps others out.
+      - V(abort) gives up what this run has begun on this host, or has done if O(previous) is given.
+    type: str
+    choices: [fetch, build, seal, migrate, ready, switch, done, abort]
+    default: done
+  migrate:
+    description: Whether to run the commands of the hook C(migrate), or another host does it.
+    type: bool
+    default: true
+  release:
+    description: With O(until=abort) the release to be given up.
+    type: str
+    default: ""
+  previous:
+    description: With O(until=abort) the release to return to.
+    type: str
+    default: ""
+  reason:
+    description: Why, for the lock and the history. Empty means the version.
+    type: str
+    default: ""
+  break_lock:
+    description: End a run that holds the lock of the app, with all that it has started, and go on.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -86,8 +114,25 @@ revision:
   description: Commit, digest or requirement of the source.
   returned: always
   type: str
+built:
+  description: Whether the release was made, or would be; V(false) where an earlier one is the same.
+  returned: always
+  type: bool
 phases:
   description: Seconds that each phase took.
   returned: when something was released
   type: dict
+guard:
+  description: Requests, errors and 95th percentile (seconds) before and after the switch.
+  returned: when there were requests to judge by
+  type: dict
+cut:
+  description: Numbers of requests and WebSockets that were still open when the time to drain was over.
+  returned: when there were some
+  type: dict
+task_files:
+  description: Files of tasks, on the controller, that are due after O(until).
+  returned: always
+  type: list
+  elements: str
 """

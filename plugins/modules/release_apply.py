@@ -270,7 +270,7 @@ class Deploy:
     def _fetch(self):
         with self.cutover.phase("fetch"):
             make_directory(self._source)
-            self.source.fetch(self._source)
+            self.source.fetch(self._source, self.data["source"]["revision"])
             if not os.path.isdir(self._project):
                 raise ReleaseError("fetch", f"subdirectory '{self.params['subdirectory']}' is not in the source.")
             account = pwd.getpwnam(self.layout.name)

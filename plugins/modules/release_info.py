@@ -14,7 +14,6 @@ author: The daoman.fastapi contributors (@daoman)
 version_added: 0.2.0
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-  - ansible.builtin.action_common_attributes.info_module
 options:
   name:
     description: Names of the apps. Empty means all that are on the host.
@@ -22,8 +21,13 @@ options:
     elements: str
     default: []
 attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
   platform:
     platforms: debian
+    support: full
 """
 
 EXAMPLES = r"""

@@ -443,6 +443,14 @@ def test_an_open_block_in_raw_text_is_named_where_nginx_complains_elsewhere(tmp_
     assert "The braces in nginx_sites[0].extra are not in pairs." in message
 
 
+def test_only_files_that_nginx_includes_and_nobody_knows_are_foreign(tmp_path):
+    put(tmp_path, {"conf.d/mine.conf": "", "conf.d/ours.conf": "", "conf.d/x.bak": "", "conf.d/.x.conf": "",
+                   "sites-enabled/a": "-> ../nowhere", "mime.types": ""})
+    (tmp_path / "sites-enabled/folder").mkdir()
+    patterns = ["conf.d/*.conf", "sites-enabled/*"]
+    assert tree.foreign(str(tmp_path), patterns, {"conf.d/ours.conf"}) == ["conf.d/mine.conf", "sites-enabled/a"]
+
+
 @pytest.mark.parametrize("complaint, name", [
     ('unknown directive "health_check"', "health_check"), ('invalid parameter "slow_start=30s"', "slow_start"),
     ('invalid parameter "drain"', "drain"),

@@ -20,6 +20,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree a
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "nginx"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+INTERNAL = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
 TASK = yaml.safe_load((ROLE / "tasks" / "configure.yml").read_text())[0]["daoman.fastapi.nginx_tree"]
 SHOP = {"name": "shop", "domain": "shop.example.com", "upstream": {"servers": [{"address": "unix:/run/shop.sock"}]}}
 
@@ -66,7 +67,7 @@ def send(args, **variables):
 
 def render(*sites, **variables):
     """The texts of the role for some sites."""
-    given = {**DEFAULTS, "nginx_sites": list(sites), **variables}
+    given = {**DEFAULTS, **INTERNAL, "nginx_sites": list(sites), **variables}
     templates = {"{{ %s }}" % name: given[name] for name in ("nginx_conf_template", "nginx_site_template")}
     args = {**TASK, "files": [
         {**item, "template": templates.get(item["template"], item["template"])} for item in TASK["files"]]}

@@ -45,7 +45,8 @@ class Host:
         binary = folder / "sbin-nginx"
         binary.touch(0o755)
         self.params = {
-            "files": [], "links": [], "absent": ["sites-enabled/default"], "root": str(self.root),
+            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep",
+            "root": str(self.root),
             "manifest": str(folder / "state" / "manifest.json"), "binary": str(binary), "service": "nginx",
             "error_log": str(self.log), "timeout": 0.2,
         }

@@ -373,6 +373,25 @@ def test_parts_of_a_site_that_cannot_work_are_refused(change, path, said):
     assert found[0].startswith(f"nginx_sites[0].{path}: ") and said in found[0]
 
 
+@pytest.mark.parametrize(
+    "variables, path, said",
+    [
+        ({"nginx_proxy_protocol": True}, "nginx_proxy_protocol", "needs nginx_real_ip_from"),
+        ({"nginx_real_ip_from": ["lb"]}, "nginx_real_ip_from[0]", "is no address"),
+        ({"nginx_real_ip_from": ["0.0.0.0/0"]}, "nginx_real_ip_from[0]", "believes everybody"),
+        ({"nginx_proxy_protocol": True, "nginx_real_ip_from": ["10.0.0.1"], "nginx_http3": True}, "nginx_http3",
+         "no PROXY protocol"),
+        ({"nginx_tls_policy": "modern", "nginx_ssl_ciphers": ["x"]}, "nginx_ssl_ciphers", "means nothing"),
+    ],
+)
+def test_variables_that_do_not_go_together_are_refused(variables, path, said):
+    filled, problems = spec.check(spec.load("nginx"), variables)
+    assert problems == []
+    found = rules.check("nginx", filled)
+    assert len(found) == 1 and found[0].startswith(f"{path}: ") and said in found[0], found
+    assert rules.check("nginx", filled, [spec.Problem(path, "expected something else")]) == []
+
+
 def test_sound_sites_pass():
     site = {**SITE, "aliases": ["*.example.com"], "upstream": {"servers": [
         {"address": "unix:/" + "x" * 106}, {"address": "10.0.0.1:8000"}, {"address": "[::1]:8000"}]},

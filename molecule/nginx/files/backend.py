@@ -69,6 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.do_GET()
 
+    do_TRACE = do_CONNECT = do_GET
+
     def echo(self):
         self.answer(200, json.dumps({
             "path": self.path, "headers": [[name.lower(), value] for name, value in self.headers.items()],

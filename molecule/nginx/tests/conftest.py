@@ -126,16 +126,29 @@ class Nginx:
         return {line.split()[0] for line in lines if "worker process" in line and "shutting" not in line}
 
 
+def at(host, folder: Path) -> Nginx:
+    play = folder / "play.yml"
+    play.write_text(PLAY, encoding="utf-8")
+    (folder / "templates").symlink_to(SCENARIO / "templates")
+    return Nginx(host, play)
+
+
 @pytest.fixture
 def nginx(host, tmp_path: Path):
     """The host's nginx; what a test changes by running the role again is put back afterwards."""
-    play = tmp_path / "play.yml"
-    play.write_text(PLAY, encoding="utf-8")
-    (tmp_path / "templates").symlink_to(SCENARIO / "templates")
-    nginx = Nginx(host, play)
+    nginx = at(host, tmp_path)
     yield nginx
     if nginx.changed:
         nginx.applied()
+
+
+@pytest.fixture(scope="module")
+def edge(host, tmp_path_factory):
+    """The same with other settings of the whole nginx, for the tests of a file that come one after the other."""
+    nginx = at(host, tmp_path_factory.mktemp("edge"))
+    nginx.applied(nginx_real_ip_from=["127.0.9.0/24"], nginx_tls_policy="modern", nginx_http3=True)
+    yield nginx
+    nginx.applied()
 
 
 @pytest.fixture

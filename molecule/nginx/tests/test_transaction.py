@@ -128,6 +128,27 @@ def test_files_of_the_users_are_kept_tested_and_loaded(nginx):
         nginx.changed = True
 
 
+@pytest.fixture
+def foreign(host):
+    path = "/etc/nginx/conf.d/mine.conf"
+    host.check_output(f"echo 'server {{ listen 8082; return 200 mine; }}' > {path} && echo > {path}.bak")
+    yield path
+    host.check_output(f"rm -f {path} {path}.bak")
+
+
+def test_foreign_files_are_listed_and_can_be_refused_or_removed(nginx, foreign):
+    output = nginx.applied("--check", "--diff", **change())
+    assert "kept, and not of this configuration" in output and foreign in output
+    before = nginx.tree()
+    output = nginx.refused(nginx_foreign_files="fail", **change())
+    assert foreign in output and f"{foreign}.bak" not in output
+    assert nginx.tree() == before
+    nginx.applied(nginx_foreign_files="remove")
+    assert not nginx.host.file(foreign).exists
+    assert nginx.host.file(f"{foreign}.bak").exists, "nginx does not include it"
+    assert nginx.host.file("/etc/nginx/sites-enabled/shop.conf").exists
+
+
 def test_what_was_edited_by_hand_is_put_right(nginx):
     before = nginx.tree()
     nginx.host.check_output("cd /etc/nginx && echo '#' >> nginx.conf && rm sites-enabled/shop.conf")

@@ -1,0 +1,84 @@
+"""Whatever else is done to a site costs no user a request; a plain restart does, and the users notice."""
+
+from __future__ import annotations
+
+import pytest
+from fleet import APP
+
+
+@pytest.mark.long
+def test_a_deploy_with_nothing_new_changes_nothing(fleet, users):
+    fleet.deployed()
+    before = fleet.live()
+    with users.lossless("deploy with nothing new"):
+        run = fleet.deployed()
+    assert "changed=0" in run.output
+    assert fleet.live() == before
+
+
+@pytest.mark.long
+def test_a_new_release_takes_over_while_the_guard_watches(fleet, users):
+    """During the guard's time the old release still runs; nginx's kept connections lead to the new one all the same."""
+    fleet.guard(4)
+    before = fleet.versions()
+    with users.lossless("deploy with the guard") as tallies:
+        run = fleet.deployed()
+    for version in before:
+        late = [tally.versions[version].last for tally in tallies.values() if version in tally.versions]
+        assert all(last < run.ended - 4 for last in late), "the old release answered while it was being replaced"
+    assert fleet.versions() == {fleet.version}
+
+
+@pytest.mark.long
+def test_the_site_playbook_loses_nothing(fleet, users):
+    """All of a site at once: a release, and nginx's configuration, whose reload closes idle connections."""
+    with users.lossless("site playbook, nginx changed", resent=True):
+        fleet.deployed(playbook="site", nginx={"client_max_body_size": "11m"})
+    assert fleet.versions() == {fleet.version}
+    fleet.deployed(playbook="site")
+
+
+@pytest.mark.long
+def test_a_rollback_to_a_named_release_loses_nothing(fleet, users):
+    fleet.deployed()
+    good, ids = fleet.version, fleet.live()
+    for _ in range(2):
+        fleet.next_version()
+        fleet.deployed()
+    with users.lossless("rollback to a named release"):
+        fleet.deployed("-e", f"app={APP}", "-e", f"release={ids[0]}", playbook="rollback")
+    assert fleet.versions() == {good}
+
+
+@pytest.mark.long
+def test_what_outlasts_the_drain_is_cut_and_reported(fleet, users):
+    """Slow requests have less time than they need: those cut are the slow ones, and the deploy says how many."""
+    fleet.deployed(gunicorn={"graceful_timeout": 5})
+    fleet.next_version()
+    with users.lossless("drain that is too short", kinds=("get", "post", "static", "ws", "sse")) as tallies:
+        run = fleet.deployed()
+    cut = [failure for tally in tallies.values() for failure in tally.excused]
+    assert cut, "nothing was cut"
+    assert {failure.what for failure in cut} == {"slow"}
+    assert f"{len(cut)} requests" in run.output, f"{len(cut)} requests were cut\n{run.output}"
+    assert f"{sum(tally.reconnects['ws'] for tally in tallies.values())} WebSockets" in run.output, run.output
+
+
+# -- the control: what the same users see when it is done otherwise ---------------------------------------------------
+
+
+def test_a_plain_restart_is_noticed(fleet, users):
+    with users.control("control: systemctl restart") as tallies:
+        for host in fleet.hosts:
+            host.run(f"systemctl restart {APP}@{host.live()}.service")
+    for host, tally in tallies.items():
+        assert tally.failures, f"{host}: the users noticed nothing: they would not notice a lossy deploy either"
+
+
+@pytest.mark.long
+def test_a_restart_with_the_socket_is_noticed(fleet, users):
+    with users.control("control: systemctl restart of socket and service") as tallies:
+        for host in fleet.hosts:
+            host.run(f"systemctl restart {APP}@{host.live()}.socket {APP}@{host.live()}.service")
+    for host, tally in tallies.items():
+        assert "status" in {failure.kind for failure in tally.failures}, f"{host}: {tally.report()}"
