@@ -33,7 +33,7 @@ molecule: tools images ## Run the Molecule scenarios; one of them: make molecule
 audit: tools images ## Have testssl.sh, MDN's HTTP Observatory and gixy look at the stack; a grade each
 	@scripts/audit
 
-acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 15 minutes
+acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 20 minutes
 	@scripts/acceptance
 
 docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs

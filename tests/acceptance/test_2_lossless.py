@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from fleet import APP
 
@@ -60,8 +62,11 @@ def test_what_outlasts_the_drain_is_cut_and_reported(fleet, users):
     cut = [failure for tally in tallies.values() for failure in tally.excused]
     assert cut, "nothing was cut"
     assert {failure.what for failure in cut} == {"slow"}
-    assert f"{len(cut)} requests" in run.output, f"{len(cut)} requests were cut\n{run.output}"
-    assert f"{sum(tally.reconnects['ws'] for tally in tallies.values())} WebSockets" in run.output, run.output
+    # What is still open is counted a moment before it is cut, so that some of it may just end in time.
+    found = re.search(r"(\d+) requests and (\d+) WebSockets were still open", run.output)
+    assert found, run.output
+    assert int(found[1]) >= len(cut)
+    assert int(found[2]) == sum(tally.reconnects["ws"] for tally in tallies.values())
 
 
 # -- the control: what the same users see when it is done otherwise ---------------------------------------------------

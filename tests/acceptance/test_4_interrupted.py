@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from fleet import APP, killed, long_but, wait_for
 
-POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
-PHASES = ("fetch", "before_build", "build", "after_build", "check", "migrate", "start", "ready", "before_switch")
+POINTS = ("migrate", "before_switch", "after_switch")
+PHASES = ("fetch", "build", "check", "migrate", "start", "ready", "before_switch")
 PHASES += ("switch", "after_switch", "guard", "drain")
 SHORT = ("after_switch",)
 

@@ -174,6 +174,19 @@ def test_a_server_is_offered_a_request_again_where_it_is_the_only_one():
     assert len(entries(servers=limited)) == 1 and entries(servers=limited)[0].endswith(" max_fails=0 max_conns=5;")
 
 
+@pytest.mark.parametrize("directory, previous, root, tried", [
+    ("/srv/s", "", "/srv/s", ["/$static_file"]),
+    ("/srv/x/current/src/s/", "/srv/x/previous/src/s", "/srv/x",
+     ["/current/src/s/$static_file", "/previous/src/s/$static_file"]),
+    ("/srv/s", "/mnt/s", "/", ["/srv/s/$static_file", "/mnt/s/$static_file"]),
+    ("/srv/s", "/srv/s/old", "/srv/s", ["/$static_file", "/old/$static_file"]),
+])
+def test_hashed_files_are_looked_for_here_and_in_the_release_before(directory, previous, root, tried):
+    text = " ".join(lines(site(static=[{"url": "/s/", "directory": directory, "previous": previous}])))
+    assert f" root {root};" in text
+    assert f"try_files {' '.join(tried)} =404;" in text
+
+
 def test_a_site_without_an_application_has_nothing_to_pass_on():
     text = site(upstream={})
     assert "proxy_pass" not in text and "upstream " not in text

@@ -5,25 +5,31 @@
 
 The stock worker closes idle connections the moment it is told to stop. nginx may just then be sending a request on
 one of them, and a POST already sent is not sent again: the user gets a 502. This worker closes its listener, answers
-what still arrives with `Connection: close`, and closes idle connections only after LINGER seconds, which is longer
-than nginx keeps an idle connection to an upstream. So nginx always lets go first.
+what still arrives with `Connection: close`, and closes a connection only when it was idle for LINGER seconds, which is
+longer than nginx keeps an idle connection to an upstream. So nginx always lets go first.
 
 Requests, event streams and WebSockets that are open may go on until the graceful timeout. What does not end by then
 is cut, counted, and reported in a line of the journal that the deploy reads.
 
-Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
-that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
+A worker that has had its `max_requests` goes the same way. gunicorn starts the next one only when the last one is gone;
+so it asks the master for one more before it drains, and the hook `child_exit` takes that back. They go one after the
+other, or there would be many more workers than were asked for.
 
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would
 otherwise go on sending requests to it, on connections that it keeps, for as long as there are requests.
+
+Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
+that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
+import signal
 import sys
 import time
 
@@ -35,9 +41,16 @@ LINGER = float(os.environ.get("FASTAPI_LINGER", "3.0"))
 # The link that nginx connects to, and where it leads while this release is the live one. Unset when run by hand.
 LIVE = os.environ.get("FASTAPI_LIVE", "")
 SOCKET = os.environ.get("FASTAPI_RELEASE", "") + ".sock"
+# Held by the worker that is being recycled. Unset when run by hand: then each goes when it likes.
+TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DIRECTORY" in os.environ else ""
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
 CLOSE = (b"connection", b"close")
+
+
+def child_exit(server, worker):
+    """gunicorn's hook: with a worker that is gone goes the place that it may have asked for."""
+    server.num_workers = max(server.num_workers - 1, server.cfg.workers)
 
 
 def is_live():
@@ -78,13 +91,49 @@ def keeping_connections(app):
     return asgi
 
 
+def takes_turn():
+    """Whether this worker may be recycled now; from then on no other may, until this process has ended."""
+    if not TURN:
+        return True
+    descriptor = os.open(TURN, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    return True
+
+
+class OpenTransport:
+    """A transport that is left to the other side to close."""
+
+    def __init__(self, transport):
+        self._transport = transport
+
+    def close(self):
+        pass
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
 class LameDuckServer(Server):
+    max_requests = None
+    # Whether another worker can be had for one that drains.
+    replaceable = False
+    recycled = False
+
     async def on_tick(self, counter):
         leave = await super().on_tick(counter)
+        if leave or counter % 10:
+            return leave
         # Every second, as uvicorn makes these headers anew. A readlink costs a microsecond.
-        if counter % 10 == 0 and not is_live():
+        if not is_live():
             self._answer_with_close()
-        return leave
+        if self.max_requests and self.server_state.total_requests >= self.max_requests and takes_turn():
+            logging.getLogger("uvicorn.error").info("Recycled after %d requests", self.server_state.total_requests)
+            self.recycled = True
+        return self.recycled
 
     async def shutdown(self, sockets=None):
         for server in self.servers:
@@ -93,30 +142,57 @@ class LameDuckServer(Server):
             sock.close()
         heartbeat = asyncio.ensure_future(self._heartbeat())
         try:
+            if self.recycled:
+                self._prepare_recycling()
             await self._drain()
             await super().shutdown(sockets=[])
         finally:
             heartbeat.cancel()
 
+    def _prepare_recycling(self):
+        if self.replaceable:
+            os.kill(os.getppid(), signal.SIGTTIN)
+        # As when the master stops it: an app that listens for the signal ends its event streams.
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            handler(signal.SIGTERM, None)
+            getattr(self, "_captured_signals", []).clear()  # or uvicorn would raise it again, and be killed by it
+
     async def _drain(self):
         connections = self.server_state.connections
         self._answer_with_close()
-        for connection in list(connections):
-            if is_answering(connection):
-                connection.shutdown()  # closes it after the answer
-        begun = time.monotonic()
-        grace = self.config.timeout_graceful_shutdown
-        while connections and time.monotonic() < begun + grace and not self.force_exit:
-            if time.monotonic() > begun + LINGER:
-                for connection in list(connections):
-                    if not is_websocket(connection) and not is_answering(connection):
-                        connection.shutdown()
+        deadline = time.monotonic() + self.config.timeout_graceful_shutdown
+        idle = {}
+        while connections and time.monotonic() < deadline and not self.force_exit:
+            now = time.monotonic()
+            for connection in list(connections):
+                if is_websocket(connection) or is_answering(connection):
+                    idle.pop(connection, None)
+                elif now - idle.setdefault(connection, now) > LINGER:
+                    connection.shutdown()
             await asyncio.sleep(0.05)
-        self._report_cut(connections, grace)
+        self._report_cut(connections)
+        await self._end_websockets(connections)
         # Tasks may outlive their connections; what is left of the time is theirs.
-        self.config.timeout_graceful_shutdown = max(begun + grace - time.monotonic(), 0.5)
+        self.config.timeout_graceful_shutdown = max(deadline - time.monotonic(), 0)
 
-    def _report_cut(self, connections, grace):
+    async def _end_websockets(self, connections):
+        """Ask clients to connect again (1012). A connection closed at once can lose that to a message on its way."""
+        asked = [connection for connection in connections if is_websocket(connection)]
+        for connection in asked:
+            transport = connection.transport
+            connection.transport = OpenTransport(transport)
+            connection.shutdown()
+            connection.transport = transport
+        deadline = time.monotonic() + 1
+        while connections.intersection(asked) and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for connection in connections.intersection(asked):
+            connection.transport.abort()
+        if asked:
+            await asyncio.sleep(0.02)
+
+    def _report_cut(self, connections):
         websockets = sum(is_websocket(connection) for connection in connections)
         requests = sum(is_answering(connection) for connection in connections)
         if not websockets and not requests:
@@ -126,7 +202,7 @@ class LameDuckServer(Server):
             "level": "WARNING",
             "logger": "fastapi_worker",
             "pid": os.getpid(),
-            "message": f"Cut after {grace:g} s: {requests} requests, {websockets} WebSockets",
+            "message": f"Cut: {requests} requests, {websockets} WebSockets",
             "cut_requests": requests,
             "cut_websockets": websockets,
         }
@@ -154,6 +230,8 @@ class LameDuckWorker(UvicornWorker):
         # Less than the master's own limit, so that what is cut is cut and counted here.
         self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LAST_SECONDS, 1)
         server = LameDuckServer(config=self.config)
+        server.max_requests, self.config.limit_max_requests = self.config.limit_max_requests, None
+        server.replaceable = self.cfg.child_exit is child_exit
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)
         if not server.started:
