@@ -1,6 +1,6 @@
 # Each target does one thing, and first installs what it needs and misses (scripts/tools, engine, images say what).
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint unit sanity build molecule acceptance docs audit bench tools engine images
+.PHONY: help demo demo-down test lint unit sanity build molecule audit acceptance docs bench tools engine images
 MAKEFLAGS += --no-print-directory
 
 help: ## Show this list
@@ -12,7 +12,7 @@ demo: tools images ## Put the example app into production in a container: https:
 demo-down: ## Remove the demo's container and files
 	@scripts/demo-down
 
-test: tools images ## Run all that follows but acceptance and bench: about 15 minutes
+test: tools images ## Run all that follows but acceptance and bench: about 20 minutes
 	@scripts/test
 
 lint: tools ## ansible-lint, yamllint, ruff, shellcheck
@@ -30,16 +30,16 @@ build: tools images ## Build the collection, install it elsewhere, run its site 
 molecule: tools images ## Run the Molecule scenarios; one of them: make molecule SCENARIO=site
 	@scripts/molecule $(SCENARIO)
 
+audit: tools images ## Have testssl.sh, MDN's HTTP Observatory and gixy look at the stack; a grade each
+	@scripts/audit
+
 acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 20 minutes
 	@scripts/acceptance
 
 docs: tools ## Write the tables of options in the READMEs and docs anew, from the roles' specs
 	@.venv/bin/python scripts/docs.py
 
-audit: tools images ## Ask outside scanners about the nginx role: gixy, testssl.sh
-	@scripts/audit
-
-bench: tools images ## Measure the roles against plain shell scripts
+bench: tools images ## Measure the roles against plain shell scripts, and the stack against a tutorial's
 	@scripts/bench
 
 tools:
