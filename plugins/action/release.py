@@ -141,12 +141,13 @@ class ActionModule(ActionBase):
                     "Nothing of it was used."
                 )
         answer = self._apply(parameters, task_vars)
-        if is_over(answer.pop("locked_by_run", "")):
-            parameters["break_lock"] = True
-            answer = self._apply(parameters, task_vars)
         if answer.pop("need_upload", False):
             parameters["upload"] = self._upload(local, paths)
             answer = self._apply(parameters, task_vars)
+        if is_over(answer.pop("locked_by_run", "")):
+            parameters["break_lock"] = True
+            answer = self._apply(parameters, task_vars)
+        if parameters["upload"]:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(answer)
         result["app"], result["host"] = app["name"], task_vars["inventory_hostname"]

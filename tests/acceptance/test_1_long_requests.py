@@ -90,12 +90,13 @@ def test_a_new_certificate_loses_nothing(fleet, users):
 def test_recycling_of_workers_loses_nothing(fleet, users):
     """Also requests that take longer than `timeout`, in a worker that has stopped and only drains."""
     assert fleet.slow_seconds > fleet.options["gunicorn"]["timeout"]
-    fleet.deployed(gunicorn={"max_requests": 300, "max_requests_jitter": 300})
+    most = 300 if fleet.long else 100
+    fleet.deployed(gunicorn={"max_requests": most, "max_requests_jitter": most})
     begun = {host.name: host.run("date +%s") for host in fleet.hosts}
     with users.lossless("recycling of workers"):
         time.sleep(45 if fleet.long else 20)
     for host in fleet.hosts:
         since = f"journalctl --no-pager -o cat --since @{begun[host.name]} -u '{APP}@*'"
         booted = int(host.run(f"{since} | grep -c 'Booting worker' || true"))
-        assert booted >= 3, f"{host.name}: {booted} workers were recycled"
+        assert booted >= 2, f"{host.name}: {booted} workers were recycled"
         assert "WORKER TIMEOUT" not in host.run(since)
