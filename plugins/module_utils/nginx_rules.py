@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
 
 # What ends or splits a word of nginx's configuration, or is replaced in it.
@@ -53,6 +54,7 @@ def least(value, path, minimum):
 
 def variables(value):
     """Of the role's variables together."""
+    yield from headers(value.get("nginx_headers"), "nginx_headers")
     networks = value.get("nginx_real_ip_from") or []
     for index, network in enumerate(networks):
         yield from address(network, join("nginx_real_ip_from", index))
@@ -118,6 +120,7 @@ def location(value, path):
     for key, item in (value.get("timeouts") or {}).items():
         yield from time(item or "0", f"{path}.timeouts.{key}")
     yield from cache(value.get("cache") or {}, f"{path}.cache")
+    yield from headers(value.get("headers"), f"{path}.headers")
     realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
     if realm and not users:
         yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")

@@ -14,6 +14,7 @@ import posixpath
 import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_rules, release
+from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
 
@@ -430,6 +431,7 @@ def site(value, path):
     yield from nginx_rules.size(value.get("client_max_body_size"), f"{path}.client_max_body_size")
     yield from nginx_rules.upstream(value.get("upstream") or {}, f"{path}.upstream")
     yield from nginx_rules.locations(value, path)
+    yield from headers(value.get("headers"), f"{path}.headers")
 
 
 def site_of_app(value, path):
@@ -629,7 +631,7 @@ ROLES = {
 }
 
 # rules for a role's other variables
-SETTINGS = {"gunicorn_app": batch}
+SETTINGS = {"gunicorn_app": (batch,), "nginx": (nginx_rules.variables,)}
 
 
 def check(role, variables, problems=(), is_secret=None):
@@ -639,12 +641,11 @@ def check(role, variables, problems=(), is_secret=None):
     :arg problems: what the spec found
     :arg is_secret: function(path) -> bool, for values that must not be shown
     """
-    found = list(SETTINGS[role](variables)) if role in SETTINGS else []
+    found = [item for rule in SETTINGS.get(role, ()) for item in rule(variables)]
+    wrong = {item.path for item in problems}
+    found = [item for item in found if item.path not in wrong]
     for variable, (single, whole) in ROLES.get(role, {}).items():
         found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
-    if role == "nginx":
-        wrong = {item.path for item in problems}
-        found += [item for item in nginx_rules.variables(variables) if item.path not in wrong]
     return found
 
 
