@@ -38,10 +38,10 @@ def test_raw_text_that_nginx_refuses_reaches_neither_disk_nor_process(intact, si
 
 
 def test_an_option_that_nginx_refuses_reaches_neither_disk_nor_process(intact, sites):
-    sites[1]["headers"] = {"X Two Words": "value"}
+    sites[1]["static"] = [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]
     output = intact.refused(nginx_sites=sites)
-    assert 'invalid number of arguments in "proxy_hide_header" directive' in output
-    assert "/etc/nginx/snippets/dead.headers.conf, line " in output
+    assert '"expires" directive invalid value' in output
+    assert "/etc/nginx/sites-available/dead.conf, line " in output
     assert ", from nginx_sites[1]\n" in output.replace("\\n", "\n")
 
 
