@@ -50,7 +50,8 @@ your own that looks like a misspelt one of this collection, and is not, can be n
 
 def plain(text: str) -> str:
     """Ansible's markup as Markdown, on one line."""
-    text = re.sub(r"\b[CVOEP]\((.*?)\)(?!\))", lambda match: f"`{match[1]}`", text)
+    # In the braces may be others, in pairs.
+    text = re.sub(r"\b[CVOEP]\(((?:[^()]|\([^()]*\))*)\)", lambda match: f"`{match[1]}`", text)
     text = re.sub(r"\bB\((.*?)\)", r"**\1**", text)
     text = re.sub(r"\bI\((.*?)\)", r"*\1*", text)
     text = re.sub(r"\bU\((.*?)\)", r"<\1>", text)
