@@ -88,6 +88,10 @@ class App:
             instance.stop(settings.get("timeout_stop", 0))
         if self.instances:
             self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
+        # systemd removes them when a unit stops, but not those of a host that lost its power.
+        for top in ("/tmp", "/var/tmp"):
+            for path in glob.glob(f"{top}/systemd-private-*-{self.layout.name}@*"):
+                shutil.rmtree(path, ignore_errors=True)
         for path in self.paths:
             if os.path.isfile(path):
                 os.unlink(path)
