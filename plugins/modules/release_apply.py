@@ -254,7 +254,7 @@ class Deploy:
             make_directory(path)
         make_directory(layout.cache, account.pw_uid, account.pw_gid, 0o700)
         if not os.path.isdir(layout.shared):
-            make_directory(layout.shared, account.pw_uid, account.pw_gid, 0o751)
+            make_directory(layout.shared, account.pw_uid, account.pw_gid, 0o750)
 
     @property
     def _source(self):

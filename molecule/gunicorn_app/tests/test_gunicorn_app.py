@@ -34,7 +34,7 @@ def wait_for(condition, seconds: float = 10) -> float:
     "path, owner, group, mode",
     [
         ("", "root", "root", 0o755),
-        ("shared", "tiny", "tiny", 0o751),
+        ("shared", "tiny", "tiny", 0o750),
         ("current/env", "root", "root", 0o600),
         ("current/manifest.json", "root", "root", 0o600),
         ("current/gunicorn.conf.py", "root", "root", 0o644),
