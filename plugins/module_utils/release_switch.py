@@ -82,9 +82,9 @@ class Instance:
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
             if read_text(path) != read_text(self.layout.release(self.id, "systemd", kind)):
                 return False
-        # systemd remembers the second answer until it is reloaded: it is asked here only, of a release that is live.
-        found = self.properties("ActiveState", "UnitFileState")
-        return found.get("ActiveState") == "active" and found.get("UnitFileState") == "enabled"
+        # Not by its property UnitFileState: that is from the first `show` of any property until the next reload.
+        enabled, _code = self._systemctl("is-enabled", self.service, check=False)
+        return enabled.strip() == "enabled" and self.properties("ActiveState").get("ActiveState") == "active"
 
     def start(self, timeout):
         """Install the units and start them."""
