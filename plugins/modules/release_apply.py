@@ -225,7 +225,8 @@ class Deploy:
             return "".join(f"{name}\n" for name in env_values(text))
 
         def facts(items):
-            return "".join(f"{key}: {json.dumps(items[key], sort_keys=True)}\n" for key in sorted(items) if key != "files")
+            shown = [key for key in sorted(items) if key != "files"]
+            return "".join(f"{key}: {json.dumps(items[key], sort_keys=True)}\n" for key in shown)
 
         pairs = [("manifest", facts(manifest["inputs"]) if manifest else "", facts(self.data))]
         for path, text in sorted(release_files(self.params).items()):
