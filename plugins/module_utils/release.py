@@ -195,7 +195,7 @@ class Layout:
         self.cache = os.path.join(root, "var/cache", name)
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
-        self.logs = os.path.join(root, "var/log/nginx")
+        self.logs = os.path.join(root, "var/log/nginx")  # as the role nginx names them
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
@@ -211,6 +211,10 @@ class Layout:
 
     def unit_paths(self, id_):
         return [os.path.join(self.units, name) for name in (self.socket_unit(id_), self.service_unit(id_))]
+
+    def log(self, kind):
+        """nginx's log of the app: access or error."""
+        return os.path.join(self.logs, f"{self.name}.{kind}.log")
 
     def live_id(self):
         """Id of the release that nginx is sent to, or None."""

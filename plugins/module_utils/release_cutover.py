@@ -20,7 +20,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_guard import FLUSH, AccessLog, Traffic, judge
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, locked, now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import (
     SETTLE,
     Instance,
@@ -72,8 +72,7 @@ class Cutover:
             self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
-                stop = (self.layout.manifest(id_) or {}).get("serve", {}).get("timeout_stop", 0)
-                Instance(self.layout, id_, self.shell).stop(stop)
+                Instance(self.layout, id_, self.shell).stop()
         for id_ in self.layout.ids():
             if id_ != live and self.layout.manifest(id_) is None:
                 remove_release(self.layout, id_)
@@ -133,6 +132,10 @@ class Cutover:
                     },
                 )
 
+    def outcome(self):
+        """What a module returns of the run."""
+        return {"phases": self.phases, **{key: value for key, value in self.facts.items() if key != "served"}}
+
     # the cutover
 
     def ready(self, id_, previous, settings):
@@ -178,14 +181,14 @@ class Cutover:
                     raise ReleaseError("guard", wrong + ".")
                 time.sleep(0.5)
 
-    def finish(self, previous, settings):
+    def finish(self, previous):
         """Let the release before end what it is doing, and stop it."""
         self.drained = True
         with self.phase("drain"):
             time.sleep(SETTLE)
             instance = Instance(self.layout, previous, self.shell)
             since = time.time()
-            instance.stop(settings["timeout_stop"])
+            instance.stop()
             # Nothing is cut in the worker's first seconds, and journalctl takes a tenth of one.
             cut = instance.cut(since) if time.time() > since + SOONEST_CUT else {}
         if any(cut.values()):
@@ -209,7 +212,7 @@ class Cutover:
             elif previous and previous != id_ and not self.drained:
                 self.switch(previous, id_)
                 exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
-                instance.stop(settings["timeout_stop"])
+                instance.stop()
         message = redact(exc.message, settings["env"])
         with self._noting(settings):
             if self.layout.manifest(id_) is None:
@@ -237,7 +240,7 @@ class Cutover:
         self.hook("after_switch", id_, previous, settings)
         self.mark(id_, "good")
         if previous and previous != id_:
-            self.finish(previous, settings)
+            self.finish(previous)
 
 
 def serve_settings(layout, id_):
@@ -261,3 +264,21 @@ def failure_text(layout, exc, env):
     what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
     text = f"{layout.name}: {what}{redact(exc.message, env)}\n{still}"
     return text + ("\n" + output if output else "")
+
+
+def run_to_end(module, work):
+    """What a module does with its work: `run()` it, hand on its warnings, and return its `result`, or fail with why.
+
+    `work` has a `cutover` and a `layout` too, and the app's `env`, which must not be shown.
+    """
+    failure = None
+    try:
+        work.run()
+    except ReleaseError as exc:
+        failure = exc
+    for warning in work.cutover.warnings:
+        module.warn(warning)
+    if failure:
+        text = failure_text(work.layout, failure, work.env)
+        module.fail_json(msg=text, **{**work.result, "changed": False, "phase": failure.phase, **locked(failure)})
+    module.exit_json(**work.result)

@@ -150,10 +150,11 @@ class Instance:
         """Stop what no user has been sent to: at once, however it hangs."""
         self._systemctl("stop", "--no-block", self.socket, self.service, check=False)
         self._systemctl("kill", "--signal=KILL", self.service, check=False)
-        self.stop(0)
+        self.stop()
 
-    def stop(self, timeout):
+    def stop(self):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
+        timeout = (self.layout.manifest(self.id) or {}).get("serve", {}).get("timeout_stop", 0)
         self.disable()
         self._systemctl(
             "stop",

@@ -406,7 +406,7 @@ def limit(value, path):
 def site(value, path):
     """One element of nginx_sites, or of fastapi_apps[].nginx."""
     seen = {}
-    for index, entry in _entries(value.get("static")):
+    for index, entry in nginx_rules.entries(value.get("static")):
         where = join(f"{path}.static", index)
         url = entry.get("url")
         if isinstance(url, str):
@@ -474,14 +474,14 @@ def standalone_site(value, path):
         )
     yield from domains(value, path, wildcard=True)
     yield from site(value, path)
-    for index, entry in _entries(value.get("static")):
+    for index, entry in nginx_rules.entries(value.get("static")):
         directory = entry.get("directory")
         if isinstance(directory, str) and not directory.startswith("/"):
             yield problem("{}.directory".format(join(f"{path}.static", index)), "must be absolute", directory)
         previous = entry.get("previous")
         if previous and not previous.startswith("/"):
             yield problem("{}.previous".format(join(f"{path}.static", index)), "must be absolute", previous)
-    for index, server in _entries((value.get("upstream") or {}).get("servers")):
+    for index, server in nginx_rules.entries((value.get("upstream") or {}).get("servers")):
         address = server.get("address")
         if isinstance(address, str):
             yield from upstream_address(address, "{}.address".format(join(f"{path}.upstream.servers", index)))
@@ -656,7 +656,7 @@ def check_apps(apps, problems=(), is_secret=None, path="fastapi_apps"):
 
 def _check(items, path, single, whole, problems, is_secret):
     found = []
-    for index, item in _entries(items):
+    for index, item in nginx_rules.entries(items):
         for rule in single:
             found.extend(rule(item, join(path, index)))
     for rule in whole:
@@ -664,11 +664,6 @@ def _check(items, path, single, whole, problems, is_secret):
     wrong = {item.path for item in problems}
     found = [item for item in found if item.path not in wrong]
     return [item.hidden() if is_secret and is_secret(item.path) else item for item in found]
-
-
-def _entries(items):
-    """The dicts of a list with their places."""
-    return [(index, item) for index, item in enumerate(items or []) if isinstance(item, dict)]
 
 
 def _seconds(value):

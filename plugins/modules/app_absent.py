@@ -73,9 +73,8 @@ class App:
         self.layout = layout = Layout(name)
         self.shell = shell
         self.instances = [Instance(layout, id_, shell) for id_ in strangers(layout, live=None)]
-        logs = [os.path.join(layout.logs, f"{name}.{kind}.log*") for kind in ("access", "error")]
         self.paths = [path for path in (layout.base, layout.cache, layout.run) if os.path.isdir(path)]
-        self.paths += sorted(path for pattern in logs for path in glob.glob(pattern))
+        self.paths += [path for kind in ("access", "error") for path in sorted(glob.glob(layout.log(kind) + "*"))]
         # A user of this name with another home was not made by this collection.
         self.user = next((item.pw_name for item in pwd.getpwall() if (item.pw_name, item.pw_dir) == (name, HOME)), None)
 
@@ -84,8 +83,7 @@ class App:
 
     def remove(self):
         for instance in self.instances:
-            settings = (self.layout.manifest(instance.id) or {}).get("serve", {})
-            instance.stop(settings.get("timeout_stop", 0))
+            instance.stop()
         if self.instances:
             self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
         # systemd removes them when a unit stops, but not those of a host that lost its power.

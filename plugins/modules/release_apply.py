@@ -66,7 +66,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_build impor
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import (
     SERVE,
     Cutover,
-    failure_text,
+    run_to_end,
     serve_settings,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import (
@@ -78,7 +78,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import
     share,
     write_file,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import is_stale, locked, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import is_stale, now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import Source
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance, strangers
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file, exposure, verify
@@ -124,8 +124,8 @@ class Deploy:
         same = manifest is not None and manifest["digest"] == wanted
         if same and self._is_settled(live):
             return
-        there = [item["id"] for item in self.layout.releases_by_age() if item["digest"] == wanted]
-        reusable = [id_ for id_ in there if self.layout.state(id_)["state"] != "failed"]
+        releases = self.layout.releases_by_age()
+        reusable = [item["id"] for item in releases if item["digest"] == wanted and item["state"] != "failed"]
         self.result.update(changed=True, built=not reusable)
         if self.module._diff:
             self.result["diff"] = self._diff(live, manifest)
@@ -185,8 +185,7 @@ class Deploy:
                 data=self.data,
                 facts=self.cutover.facts,
             )
-        facts = {key: value for key, value in self.cutover.facts.items() if key != "served"}
-        self.result.update(release=self.id, phases=self.cutover.phases, **facts)
+        self.result.update(release=self.id, **self.cutover.outcome())
 
     def _fail(self, failure, cause=None):
         self.cutover.fail(failure, self.id, self.previous, self.params, "deploy")
@@ -328,11 +327,10 @@ class Deploy:
         follows = self.previous and self.previous != self.id
         guard = self.params["guard"]
         if follows and guard["seconds"]:
-            access_log = guard["access_log"] or f"/var/log/nginx/{self.layout.name}.access.log"
-            self.cutover.guard(self.id, access_log, guard)
+            self.cutover.guard(self.id, guard["access_log"] or self.layout.log("access"), guard)
         self.cutover.mark(self.id, "good", deployed=now(), by=self.params["who"])
         if follows:
-            self.cutover.finish(self.previous, self.params)
+            self.cutover.finish(self.previous)
         self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
         self.cutover.prune(self.id, self.params["keep"])
 
@@ -409,18 +407,7 @@ def main():
     module = AnsibleModule(
         argument_spec={"prepared": {"type": "str", "required": True, "no_log": True}}, supports_check_mode=True
     )
-    deploy = Deploy(module)
-    failure = None
-    try:
-        deploy.run()
-    except ReleaseError as exc:
-        failure = exc
-    for warning in deploy.cutover.warnings:
-        module.warn(warning)
-    if failure:
-        text = failure_text(deploy.layout, failure, deploy.env)
-        module.fail_json(msg=text, **{**deploy.result, "changed": False, "phase": failure.phase, **locked(failure)})
-    module.exit_json(**deploy.result)
+    run_to_end(module, Deploy(module))
 
 
 if __name__ == "__main__":

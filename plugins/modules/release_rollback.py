@@ -94,11 +94,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError, rollback_target
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import (
     Cutover,
-    failure_text,
+    run_to_end,
     serve_settings,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import locked, now
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import now
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance
 
 
@@ -110,7 +110,7 @@ class Rollback:
         self.shell = Shell(module.run_command)
         self.reason = module.params["reason"]
         self.cutover = Cutover(self.layout, self.shell, module.params["who"], self.reason)
-        self.settings = {"env": {}}
+        self.env = {}
         self.result = {"changed": False, "release": "", "previous": "", "version": ""}
 
     def run(self):
@@ -120,7 +120,8 @@ class Rollback:
         live = layout.live_id()
         releases = layout.releases_by_age()
         target = rollback_target(releases, live, self.module.params["release"])
-        self.settings = serve_settings(layout, target)
+        settings = serve_settings(layout, target)
+        self.env = settings["env"]
         versions = {item["id"]: item["version"] for item in releases}
         self.result.update(release=target, previous=live or "", version=versions[target])
         if target == live and Instance(layout, live, self.shell).serves():
@@ -136,16 +137,14 @@ class Rollback:
         with self.cutover.lock.taken("", self.module.params["who"], reason, self.module.params["break_lock"]):
             self.cutover.repair(live, keep=(target,))
             try:
-                self.cutover.go_to(target, live, self.settings)
+                self.cutover.go_to(target, live, settings)
             except ReleaseError as exc:
-                self.cutover.fail(exc, target, live, self.settings, "rollback")
+                self.cutover.fail(exc, target, live, settings, "rollback")
                 raise
             if live and live != target and layout.state(live)["state"] != "failed":
                 self.cutover.mark(live, "rolled back", since=now(), reason=self.reason)
             self.cutover.record("rollback", target, live, "good", phases=self.cutover.phases)
-        self.result.update(
-            phases=self.cutover.phases, **{key: value for key, value in self.cutover.facts.items() if key != "served"}
-        )
+        self.result.update(self.cutover.outcome())
 
 
 def main():
@@ -159,18 +158,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    rollback = Rollback(module)
-    failure = None
-    try:
-        rollback.run()
-    except ReleaseError as exc:
-        failure = exc
-    for warning in rollback.cutover.warnings:
-        module.warn(warning)
-    if failure:
-        text = failure_text(rollback.layout, failure, rollback.settings["env"])
-        module.fail_json(msg=text, **{**rollback.result, "changed": False, "phase": failure.phase, **locked(failure)})
-    module.exit_json(**rollback.result)
+    run_to_end(module, Rollback(module))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import
 
 OLD, NEW = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002"
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")
-SETTINGS = {"env": {"TOKEN": "very-secret"}, "timeout_stop": 43, "subdirectory": "", "hook_timeout": 5,
+SETTINGS = {"env": {"TOKEN": "very-secret"}, "subdirectory": "", "hook_timeout": 5,
             "hooks": {point: [] for point in POINTS}}
 
 
