@@ -104,25 +104,6 @@ def test_the_rules_and_nginx_agree(nginx):
     assert wrong == []
 
 
-def test_a_combination_that_nginx_refuses_is_refused_before_anything_is_written(nginx, sites):
-    before = nginx.tree()
-    site = next(site for site in sites if site["name"] == "iphash")
-    site["upstream"]["servers"][2]["backup"] = True
-    output = nginx.refused(nginx_sites=sites)
-    assert "upstream.servers[2].backup: is not supported by the method 'ip_hash'" in output
-    assert "Configure |" not in output
-    assert nginx.tree() == before
-    nginx.changed = False
-
-
-def test_active_checks_are_refused_with_the_reason(nginx, sites):
-    sites[0]["location_extra"] = "health_check interval=5s;"
-    output = nginx.refused(nginx_sites=sites)
-    assert "'health_check' is not in this build of nginx, but in the commercial one." in output
-    assert "max_fails" in output
-    nginx.changed = False
-
-
 # -- What is offered again ---------------------------------------------------------------------------------------------
 
 
