@@ -45,6 +45,17 @@ def test_a_backup_serves_only_while_the_others_are_out(nginx):
         nginx.host.check_output("systemctl start backend@a")
 
 
+def test_a_server_that_fails_is_left_out_for_a_while(nginx):
+    """One of the two is always down: a request finds that out, those after it do not try."""
+    stamp = f"left-out-{time.time_ns()}"
+    assert shares(nginx, "backup", "/?[1-40]", "--header", f"X-Request-ID: {stamp}") == {"a": 40}
+    time.sleep(1.2)
+    log = "/var/log/nginx/backup.access.log"
+    tried = nginx.host.check_output(f"grep {stamp} {log} | grep -c nobody.sock || true")
+    assert int(tried) <= 2, "at most every ten seconds"
+    assert nginx.host.check_output(f"grep -c nobody.sock {log}") != "0"
+
+
 def test_the_server_with_the_fewest_connections_is_next(nginx):
     """While one of the two is busy, the other has all the rest."""
     code = ("curl -s --insecure --connect-to ::127.0.0.1: 'https://least.example.com/slow?seconds=2' & sleep 0.5;"
@@ -158,3 +169,11 @@ def test_a_request_that_kills_its_worker_is_answered_and_not_offered_for_ever(ng
 def test_a_request_is_offered_as_often_as_asked(nginx, site, method, times):
     """By default to two of three servers, with non_idempotent whatever its method, with off never again."""
     assert killed(nginx, f"https://{site}.example.com", method, "a", "b", "c") == times
+
+
+@pytest.mark.parametrize("site, times", [("consistent", 3), ("hash", 2)])
+def test_a_request_is_offered_for_no_longer_than_asked(nginx, site, times):
+    """Each try takes 300 ms; after 500 ms there is none but the one under way."""
+    path = f"/impatient/slow?seconds=1&key={time.time_ns()}"
+    assert nginx.ask(f"https://{site}.example.com{path}", trust="spread").status == 504
+    assert nginx.host.check_output(f"cat /run/[abc].sock.seen | grep -c 'GET {path}$'") == str(times)

@@ -24,8 +24,10 @@ def edge(operated, sites):
     by_name["cached"].update(
         limit_dry_run=True, limit_conn=[{"connections": 1}],
         limit_req=[{"rate": "1r/m", "burst": 2, "key": "$arg_user"}])
+    by_name["shop"]["location_extra"] = 'if ($arg_mine) { return 418 "$mine"; }'
     return operated.having(
         nginx_sites=sites, nginx_real_ip_from=["127.0.9.0/24"], nginx_tls_policy="modern", nginx_http3=True,
+        nginx_main_extra="worker_rlimit_core 4m;", nginx_http_extra='map $host $mine { default "from http"; }',
         nginx_limit_conn=2, nginx_error_html='<p class="x">$status {C:\\}</p>')
 
 
@@ -95,6 +97,14 @@ def test_a_page_of_ones_own_is_shown(edge):
     response = edge.ask(f"{PARTS}/.env", "--header", "Accept: text/html", trust="spread")
     assert response.text == '<p class="x">404 {C:\\}</p>'
     assert response["Content-Security-Policy"] == "default-src 'none'"
+
+
+def test_raw_text_of_the_users_is_in_its_place(edge):
+    worker = edge.workers().pop()
+    assert "4194304" in edge.host.check_output(f"grep 'Max core file size' /proc/{worker}/limits")
+    response = edge.ask(f"{SHOP}/?mine=yes")
+    assert (response.status, response.text) == (418, "from http")
+    assert edge.ask(f"{SHOP}/static/css/site.css?mine=yes").status == 200, "no location for the application"
 
 
 def test_limits_can_be_tried_out(edge):

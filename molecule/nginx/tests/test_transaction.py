@@ -82,6 +82,31 @@ def test_what_cannot_work_is_refused_before_anything_is_rendered(intact, others,
     assert not [case for case, text in said.items() if "Configure |" in text]
 
 
+@pytest.fixture
+def first_run(operated):
+    """A host as Debian's package leaves it, with the certificates that another role put there."""
+    host = operated.host
+    host.check_output(
+        "mkdir /tmp/package && dpkg -x /var/cache/apt/archives/nginx-common_*.deb /tmp/package"
+        " && mv /etc/nginx /etc/nginx.mine && mv /var/lib/fastapi/nginx/manifest.json /tmp"
+        " && cp -a /tmp/package/etc/nginx /etc/nginx && cp -a /etc/nginx.mine/tls /etc/nginx.mine/modules-enabled /etc/nginx"
+        " && ln -s ../sites-available/default /etc/nginx/sites-enabled/default && systemctl restart nginx")
+    yield operated
+    host.check_output(
+        "rm -rf /etc/nginx /tmp/package && mv /etc/nginx.mine /etc/nginx"
+        " && mv /tmp/manifest.json /var/lib/fastapi/nginx && systemctl restart nginx")
+
+
+def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run, others):
+    before = first_run.tree(), first_run.master(), first_run.workers()
+    assert "sites-enabled/default" in before[0]
+    said = first_run.refused(**others(shop={"extra": "no_such_directive on;"}))
+    assert "from nginx_sites[0].extra" in said
+    assert (first_run.tree(), first_run.master(), first_run.workers()) == before
+    assert not first_run.host.file("/var/lib/fastapi/nginx/manifest.json").exists
+    assert "Welcome to nginx!" in first_run.ask("http://shop.example.com/").text
+
+
 def test_check_mode_shows_the_diff_and_changes_nothing(intact, sites):
     """The certificate of the new site is not there yet either; its log would be made by nginx's test."""
     new = {"name": "new", "domain": "new.example.com", "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
