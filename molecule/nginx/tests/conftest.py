@@ -121,10 +121,15 @@ class Nginx:
             self.applied(**variables)
         return self
 
-    def refusals(self, cases: dict[str, dict], check: bool = False) -> dict[str, str]:
-        """What each of several runs with other variables fails with, all of them by one command."""
+    def refusals(self, cases: dict[str, dict], predicted: dict[str, dict] | None = None) -> dict[str, str]:
+        """What each of several runs with other variables fails with, all of them by one command.
+
+        Those that are predicted run in check mode.
+        """
+        predicted = predicted or {}
+        cases = {**cases, **predicted}
         done = self.play([
-            {"name": name, "check_mode": check, "block": [{**ROLE, "vars": variables}],
+            {"name": name, "check_mode": name in predicted, "block": [{**ROLE, "vars": variables}],
              "rescue": [{"name": name, "ansible.builtin.debug": {
                  "msg": {"task": "{{ ansible_failed_task.name }}", "said": "{{ ansible_failed_result }}"}}}]}
             for name, variables in cases.items()

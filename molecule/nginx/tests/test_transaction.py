@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
+import yaml
 
+SITES = yaml.safe_load((Path(__file__).resolve().parent.parent / "vars.yml").read_text(encoding="utf-8"))["nginx_sites"]
 SHOP = "https://shop.example.com"
 
 
 def change() -> dict:
     return {"nginx_keepalive_timeout": "64s"}
+
+
+def others(**by_name) -> dict:
+    """The scenario's sites with some options changed, site by site."""
+    return {"nginx_sites": [{**site, **by_name.get(site["name"], {})} for site in SITES]}
 
 
 @pytest.fixture
@@ -23,63 +30,67 @@ def intact(operated):
     assert operated.ask(SHOP).status == 200
 
 
-@pytest.fixture
-def others(sites):
-    """A copy of the sites with some options changed, site by site."""
-    def changed(**by_name) -> dict:
-        copy = json.loads(json.dumps(sites))
-        for site in copy:
-            site.update(by_name.get(site["name"], {}))
-        return {"nginx_sites": copy}
-    return changed
+# -- Refused -----------------------------------------------------------------------------------------------------------
+
+NEW = {"name": "new", "domain": "new.example.com"}
+MISSPELT = [{"upstrem" if name == "upstream" else name: value for name, value in site.items()}
+            for site in SITES]
+SERVERS = [{"address": "unix:/run/a.sock"}, {"address": "unix:/run/b.sock", "backup": True}]
+REFUSED = {
+    "raw text": others(shop={"extra": "location /new {\n    prox_pass http://shop;\n}\n"}),
+    "option": others(dead={"static": [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]}),
+    "certificate": {"nginx_sites": [*SITES, NEW]},
+    "open block": others(dead={"extra": "location /open {"}),
+    "name": {"nginx_http_extra": "server { listen 80; server_name shop.example.com; return 204; }"},
+    "module": others(shop={"extra": "more_set_headers x;"}),
+    "commercial": others(shop={"location_extra": "health_check interval=5s;"}),
+    "misspelt": {"nginx_sites": MISSPELT},
+    "combination": others(iphash={"upstream": {"method": "ip_hash", "servers": SERVERS}}),
+    "proxy protocol": {"nginx_proxy_protocol": True},
+}
+PREDICTED = {"check mode": {"nginx_http_extra": "no_such_directive on;"}}
 
 
-def test_a_second_run_changes_nothing_and_reloads_nothing(nginx, intact):
-    assert "changed=0" in intact.applied()
+@pytest.fixture(scope="module")
+def refused(operated) -> dict[str, str]:
+    """What the role says to each of these, and that all of them together changed nothing."""
+    before = operated.tree(), operated.master(), operated.workers()
+    said = operated.refusals(REFUSED, predicted=PREDICTED)
+    assert (operated.tree(), operated.master(), operated.workers()) == before
+    assert operated.ask(SHOP).status == 200
+    return said
 
 
-def test_what_nginx_refuses_reaches_neither_disk_nor_process(intact, others, sites):
+@pytest.mark.parametrize("case, words", [
+    ("raw text", [
+        'unknown directive "prox_pass"', "in /etc/nginx/sites-available/shop.conf, line ", "from nginx_sites[0].extra",
+        "|     prox_pass http://shop;"]),
+    ("option", ['"expires" directive invalid value', "/etc/nginx/sites-available/dead.conf, line ",
+                ", from nginx_sites[1]\n"]),
+    ("certificate", ['cannot load certificate "/etc/nginx/tls/new/fullchain.pem"',
+                     f"from nginx_sites[{len(SITES)}]"]),
+    ("open block", ["The braces in nginx_sites[1].extra are not in pairs."]),
+    # nginx would only warn, and ignore the second
+    ("name", ['conflicting server name "shop.example.com"']),
+    ("module", ["'more_set_headers' is in the package libnginx-mod-http-headers-more-filter."]),
+    ("commercial", ["'health_check' is not in this build of nginx, but in the commercial one.", "max_fails"]),
+    ("check mode", ["from nginx_http_extra"]),
+])
+def test_what_nginx_refuses_reaches_neither_disk_nor_process(refused, case, words):
     """And the failure names the site and the option that the line is from."""
-    said = intact.refusals({
-        "raw text": others(shop={"extra": "location /new {\n    prox_pass http://shop;\n}\n"}),
-        "option": others(dead={"static": [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]}),
-        "certificate": {"nginx_sites": [*sites, {"name": "new", "domain": "new.example.com"}]},
-        "open block": others(dead={"extra": "location /open {"}),
-        # nginx would only warn, and ignore the second
-        "name": {"nginx_http_extra": "server { listen 80; server_name shop.example.com; return 204; }"},
-        "module": others(shop={"extra": "more_set_headers x;"}),
-        "commercial": others(shop={"location_extra": "health_check interval=5s;"}),
-    })
-    assert 'unknown directive "prox_pass"' in said["raw text"]
-    assert "in /etc/nginx/sites-available/shop.conf, line " in said["raw text"]
-    assert "from nginx_sites[0].extra" in said["raw text"]
-    assert "|     prox_pass http://shop;" in said["raw text"]
-    assert '"expires" directive invalid value' in said["option"]
-    assert "/etc/nginx/sites-available/dead.conf, line " in said["option"]
-    assert ", from nginx_sites[1]\n" in said["option"]
-    assert 'cannot load certificate "/etc/nginx/tls/new/fullchain.pem"' in said["certificate"]
-    assert f"from nginx_sites[{len(sites)}]" in said["certificate"]
-    assert "The braces in nginx_sites[1].extra are not in pairs." in said["open block"]
-    assert 'conflicting server name "shop.example.com"' in said["name"]
-    assert "'more_set_headers' is in the package libnginx-mod-http-headers-more-filter." in said["module"]
-    assert "'health_check' is not in this build of nginx, but in the commercial one." in said["commercial"]
-    assert "max_fails" in said["commercial"]
-    assert not [case for case, text in said.items() if "staging" in text]
+    assert [word for word in words if word not in refused[case]] == []
+    assert "Configure | Nginx serves the sites" in refused[case]
+    assert "staging" not in refused[case]
 
 
-def test_what_cannot_work_is_refused_before_anything_is_rendered(intact, others, sites):
-    misspelt = others()
-    misspelt["nginx_sites"][0]["upstrem"] = misspelt["nginx_sites"][0].pop("upstream")
-    servers = [{"address": "unix:/run/a.sock"}, {"address": "unix:/run/b.sock", "backup": True}]
-    said = intact.refusals({
-        "misspelt": misspelt,
-        "combination": others(iphash={"upstream": {"method": "ip_hash", "servers": servers}}),
-        "proxy protocol": {"nginx_proxy_protocol": True},
-    })
-    assert "upstrem" in said["misspelt"] and "upstream" in said["misspelt"]
-    assert "upstream.servers[1].backup: is not supported by the method 'ip_hash'" in said["combination"]
-    assert "nginx_proxy_protocol: needs nginx_real_ip_from" in said["proxy protocol"]
-    assert not [case for case, text in said.items() if "Configure |" in text]
+@pytest.mark.parametrize("case, words", [
+    ("misspelt", ["upstrem", "upstream"]),
+    ("combination", ["upstream.servers[1].backup: is not supported by the method 'ip_hash'"]),
+    ("proxy protocol", ["nginx_proxy_protocol: needs nginx_real_ip_from"]),
+])
+def test_what_cannot_work_is_refused_before_anything_is_rendered(refused, case, words):
+    assert [word for word in words if word not in refused[case]] == []
+    assert "Configure |" not in refused[case]
 
 
 @pytest.fixture
@@ -89,7 +100,7 @@ def first_run(operated):
     host.check_output(
         "mkdir /tmp/package && dpkg -x /var/cache/apt/archives/nginx-common_*.deb /tmp/package"
         " && mv /etc/nginx /etc/nginx.mine && mv /var/lib/fastapi/nginx/manifest.json /tmp"
-        " && cp -a /tmp/package/etc/nginx /etc/nginx && cp -a /etc/nginx.mine/tls /etc/nginx.mine/modules-enabled /etc/nginx"
+        " && cp -a /tmp/package/etc/nginx /etc && cp -a /etc/nginx.mine/tls /etc/nginx.mine/modules-enabled /etc/nginx"
         " && ln -s ../sites-available/default /etc/nginx/sites-enabled/default && systemctl restart nginx")
     yield operated
     host.check_output(
@@ -97,7 +108,7 @@ def first_run(operated):
         " && mv /tmp/manifest.json /var/lib/fastapi/nginx && systemctl restart nginx")
 
 
-def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run, others):
+def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run):
     before = first_run.tree(), first_run.master(), first_run.workers()
     assert "sites-enabled/default" in before[0]
     said = first_run.refused(**others(shop={"extra": "no_such_directive on;"}))
@@ -107,21 +118,16 @@ def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run, o
     assert "Welcome to nginx!" in first_run.ask("http://shop.example.com/").text
 
 
-def test_check_mode_shows_the_diff_and_changes_nothing(intact, sites):
+def test_check_mode_shows_the_diff_and_changes_nothing(intact):
     """The certificate of the new site is not there yet either; its log would be made by nginx's test."""
-    new = {"name": "new", "domain": "new.example.com", "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
+    new = {**NEW, "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
            "locations": [{"path": "/x/", "cache": {"enabled": True}}]}
-    output = intact.applied("--check", "--diff", nginx_sites=[*sites, new])
+    output = intact.applied("--check", "--diff", nginx_sites=[*SITES, new])
     assert "+    server_name new.example.com;" in output
     assert "+++ after: /etc/nginx/sites-available/new.conf" in output
     assert "changed=1" in output
     assert not intact.host.file("/var/log/nginx/new.access.log").exists
     assert not intact.host.file("/var/lib/nginx/cache-new").exists
-
-
-def test_check_mode_refuses_what_the_run_would(intact):
-    said = intact.refusals({"directive": {"nginx_http_extra": "no_such_directive on;"}}, check=True)
-    assert "from nginx_http_extra" in said["directive"]
 
 
 def test_a_port_that_is_taken_is_noticed_and_undone(intact):
@@ -136,6 +142,9 @@ def test_a_port_that_is_taken_is_noticed_and_undone(intact):
     assert "The configuration that was there before is back." in output
 
 
+# -- Applied -----------------------------------------------------------------------------------------------------------
+
+
 def test_a_change_is_swapped_in_in_one_step_and_loaded_by_a_reload(nginx):
     master, workers, inode = nginx.master(), nginx.workers(), nginx.host.check_output("stat -c %i /etc/nginx")
     nginx.applied(**change())
@@ -145,8 +154,8 @@ def test_a_change_is_swapped_in_in_one_step_and_loaded_by_a_reload(nginx):
     assert "keepalive_timeout 64s;" in nginx.host.file("/etc/nginx/nginx.conf").content_string
 
 
-def test_a_site_that_is_gone_is_gone(operated, sites):
-    operated.applied(nginx_sites=sites[:1])
+def test_a_site_that_is_gone_is_gone(operated):
+    operated.applied(nginx_sites=SITES[:1])
     host = operated.host
     assert sorted(host.file("/etc/nginx/sites-available").listdir()) == ["default", "shop.conf"]
     assert host.file("/etc/nginx/sites-enabled").listdir() == ["shop.conf"]
@@ -192,16 +201,18 @@ def test_files_of_the_users_can_be_removed(operated, foreign):
     assert operated.ask("http://localhost:8082/").status == 0
 
 
-def test_what_was_edited_by_hand_is_put_right(nginx):
+def test_what_was_changed_by_hand_is_put_right(nginx):
     before = nginx.tree()
     nginx.host.check_output("cd /etc/nginx && echo '#' >> nginx.conf && rm sites-enabled/shop.conf")
-    nginx.host.check_output("systemctl reload nginx")
-    nginx.applied()
+    nginx.host.check_output("systemctl disable --now nginx")
+    assert not nginx.host.service("nginx").is_running
+    assert "changed=1" in nginx.applied()
     assert nginx.tree() == before
+    assert nginx.host.service("nginx").is_running and nginx.host.service("nginx").is_enabled
     assert nginx.ask(SHOP).status == 200
 
 
-def test_a_certificate_that_was_replaced_is_loaded(nginx):
+def test_a_certificate_that_was_replaced_is_loaded_and_a_second_run_reloads_nothing(nginx):
     def served() -> str:
         return nginx.host.check_output(
             "openssl s_client -connect 127.0.0.1:443 -servername shop.example.com </dev/null 2>/dev/null"
@@ -214,15 +225,9 @@ def test_a_certificate_that_was_replaced_is_loaded(nginx):
     assert served() == before
     assert "changed=1" in nginx.applied()
     assert served() == "serial=1267"
+    loaded = nginx.tree(), nginx.master(), nginx.workers()
     assert "changed=0" in nginx.applied()
-
-
-def test_a_stopped_and_disabled_nginx_comes_back(nginx):
-    nginx.host.check_output("systemctl disable --now nginx")
-    assert not nginx.host.service("nginx").is_running
-    assert "changed=1" in nginx.applied()
-    assert nginx.host.service("nginx").is_running and nginx.host.service("nginx").is_enabled
-    assert nginx.ask(SHOP).status == 200
+    assert (nginx.tree(), nginx.master(), nginx.workers()) == loaded
 
 
 def test_a_mount_inside_the_tree_is_left_in_place(operated):
