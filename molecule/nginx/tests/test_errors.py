@@ -37,7 +37,7 @@ def test_a_browser_gets_errors_in_html(ask, path, status, title, arguments):
     response = ask(path, "--header", "Accept: text/html,application/xhtml+xml,*/*;q=0.8", *arguments)
     assert (response.status, response["Content-Type"]) == (status, "text/html; charset=utf-8")
     assert f"<h1>{status} {title}</h1>" in response.text
-    assert f"<small>{response['X-Request-ID']}</small>" in response.text
+    assert f"<small>Request ID: {response['X-Request-ID']}</small>" in response.text
     assert ("Please try again in a few minutes." in response.text) is (status == 504)
 
 
