@@ -53,7 +53,8 @@ class Nginx:
     def __init__(self, host, folder: Path):
         self.host = host
         self.folder = folder
-        self.variables: dict | None = {}  # other than the scenario's, with which the role was last run
+        # Other than the scenario's, with which the role was last run. None: nobody knows.
+        self.variables: dict | None = {}
         (folder / "templates").symlink_to(SCENARIO / "templates")
 
     # -- As a client ---------------------------------------------------------------------------------------------------
@@ -109,10 +110,10 @@ class Nginx:
 
     def applied(self, *arguments: str, **variables) -> str:
         """What Ansible says of running the role with variables other than the scenario's."""
-        if "--check" not in arguments:
-            self.variables = variables
+        before, self.variables = self.variables, None
         done = self.play([{**ROLE, "vars": variables}], *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+        self.variables = before if "--check" in arguments else variables
         return done.stdout
 
     def having(self, **variables) -> Nginx:
