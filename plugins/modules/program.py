@@ -198,7 +198,8 @@ def diff(changes, gone, hidden):
 
 
 def main():
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    # Or all of the program would go to the journal, at each run.
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
     os.umask(0o022)
     params = module.params
     changes, gone = plan(params)

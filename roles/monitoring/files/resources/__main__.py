@@ -17,7 +17,6 @@ from fastapi_resources.outbox import Outbox
 from fastapi_resources.watch import Rule, Watches
 
 CONFIG = "/etc/fastapi/resources.json"
-SECRETS = ("slack_url", "webhook_url", "webhook_token", "mail_password")
 # Readings that may be missed before it counts as a gap.
 MISSED = 5
 
@@ -39,10 +38,14 @@ def notify(text):
 def load_settings():
     with open(CONFIG, encoding="utf-8") as stream:
         settings = json.load(stream)
-    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    for name in SECRETS:
-        with contextlib.suppress(FileNotFoundError), open(os.path.join(directory, name), encoding="utf-8") as stream:
-            settings[name] = stream.read().strip()
+    for name in settings["secrets"]:
+        # A secret that is missing would be a channel that nobody misses.
+        path = os.path.join(os.environ["CREDENTIALS_DIRECTORY"], name)
+        try:
+            with open(path, encoding="utf-8") as stream:
+                settings[name] = stream.read().strip()
+        except OSError as error:
+            sys.exit(f"<3>systemd has not handed over the secret {name}: {error}")
     return settings
 
 

@@ -66,10 +66,10 @@ class Watches:
             rule = self.rules.get(name.partition(":")[0])
             if rule:
                 events += self._one(name, rule, self.states.setdefault(name, State()), now, value)
-        for name in [name for name in self.states if name not in readings]:
-            state = self.states[name]
+        for name, state in list(self.states.items()):
             # Such as a file system that was unmounted; a reading that fails once is none of that.
-            if name.partition(":")[0] not in self.rules or now - (state.seen or 0) > self.gap:
+            gone = name not in readings and now - (state.seen or 0) > self.gap
+            if gone or name.partition(":")[0] not in self.rules:
                 if state.fired is not None:
                     events.append(self._event(RECOVERED, name, state, now, gone=True))
                 del self.states[name]

@@ -33,13 +33,13 @@ PATTERNS = (
     ),
     (
         re.compile(
-            r"((?:proxy-)?authorization[\"']?\s*[:=,]\s*[bB]?[\"']?)(?:(?:bearer|basic|digest|token)\s+)?[^\s\"',]+",
+            r"((?:proxy-)?authorization[\"']?\s*[:=,]\s*(?:[bB](?=[\"']))?[\"']?)(?:(?:bearer|basic|digest|token)\s+)?[^\s\"',]+",
             re.I,
         ),
         r"\1" + HIDDEN,
     ),
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.I), r"\1 " + HIDDEN),
-    (re.compile(r"((?:set-)?cookie[\"']?\s*[:=,]\s*[bB]?[\"']?)[^\"'\n]+", re.I), r"\1" + HIDDEN),
+    (re.compile(r"((?:set-)?cookie[\"']?\s*[:=,]\s*(?:[bB](?=[\"']))?[\"']?)[^\"'\n]+", re.I), r"\1" + HIDDEN),
     (
         re.compile(
             r"([\w-]*(?:secret|token|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key|private[_-]?key|credential|session(?:id)?"
@@ -62,8 +62,8 @@ PATTERNS = (
 def env_values(text):
     """Names and values in the text of an environment file of systemd, quoted or not."""
     found = {}
-    pattern = r'^\s*(\w+)=(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|(.*))$'
-    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL if '="' in text else re.MULTILINE):
+    pattern = r'^\s*(\w+)=(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|([^\n]*))$'
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
         double, single, bare = match.group(2), match.group(3), match.group(4)
         if double is not None:
             found[match.group(1)] = re.sub(r"\\(.)", r"\1", double)
@@ -77,7 +77,8 @@ def secrets_of(env, harmless=()):
     public = {item.lower() for item in harmless}
     found = {}
     for name, value in env.items():
-        plain = HARMLESS.match(value) or all(part.lower() in public for part in re.split(r"[\s,;]+", value))
+        parts = re.split(r"[\s,;]+", value)
+        plain = all(HARMLESS.match(part) or part.lower() in public for part in parts)
         if len(value) < SHORTEST or (plain and not SECRET_NAME.search(name)):
             continue
         for form in forms(value):
@@ -87,8 +88,10 @@ def secrets_of(env, harmless=()):
 
 def forms(value):
     """A value as it may turn up: as it is, in JSON, in a URL, line by line, and the password that is in it."""
-    found = {value, json.dumps(value)[1:-1], repr(value)[1:-1], quote(value), quote(value, safe="")}
-    found.update(line for line in value.splitlines() if len(line) >= 8)
+    lines = [line for line in value.splitlines() if len(line) >= 8]
+    found = set()
+    for text in (value, *lines):
+        found |= {text, json.dumps(text)[1:-1], repr(text)[1:-1], quote(text), quote(text, safe="")}
     try:
         password = urlsplit(value).password or ""
     except ValueError:
