@@ -1,5 +1,6 @@
 """An ASGI app without dependencies that can be made to fail in each way that troubleshoot.sh should name."""
 
+import asyncio
 import json
 import logging
 import os
@@ -34,7 +35,7 @@ def missing(query):
 
 
 def hoard(query):
-    HOARD.append(bytearray(int(query or 0) << 20))
+    HOARD.append(b"x" * (int(query) << 20))
     return 200, "hoarded"
 
 
@@ -67,6 +68,9 @@ async def app(scope, receive, send):
     answer = ANSWERS.get(scope["path"])
     if host != allowed:
         status, text = 400, "Invalid host header"
+    elif scope["path"] == "/slow":
+        await asyncio.sleep(2.2)
+        status, text = 200, "at last"
     else:
         status, text = answer(scope["query_string"].decode()) if answer else (404, "no such path")
     body = json.dumps(text).encode()

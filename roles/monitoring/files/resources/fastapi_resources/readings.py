@@ -35,11 +35,13 @@ def disks(ignored=()):
     patterns = [re.compile(pattern) for pattern in ignored]
     for disk in sorted(psutil.disk_partitions(all=True), key=lambda item: len(item.mountpoint)):
         path = disk.mountpoint
-        if not KINDS.match(disk.fstype) or re.match(r"/(proc|sys|dev|run/credentials|run/user)(/|$)", path):
+        if not KINDS.match(disk.fstype) or re.match(r"/(proc|sys|dev|run/credentials|run/user|var/lib/private)(/|$)", path):
             continue
         if (disk.fstype == "overlay" and path != "/") or any(pattern.search(path) for pattern in patterns):
             continue
         with contextlib.suppress(OSError):
+            if not os.path.isdir(path):  # a single file, as containers have them
+                continue
             info, device = os.statvfs(path), os.stat(path).st_dev
             usable = info.f_blocks - info.f_bfree + info.f_bavail
             if device in seen or not usable:

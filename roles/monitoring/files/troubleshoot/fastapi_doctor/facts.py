@@ -30,7 +30,7 @@ ASK = 3.0
 AGENT = "fastapi-troubleshoot"
 PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,MainPID,ActiveEnterTimestampMonotonic,"
-    "MemoryCurrent,MemoryMax,ControlGroup,ExecMainStatus,ExecMainCode,Unit,NeedDaemonReload"
+    "MemoryCurrent,MemoryMax,ControlGroup,ExecMainStatus,ConditionResult"
 )
 NGINX_MANIFEST = "/var/lib/fastapi/nginx/manifest.json"
 NGINX_DIGESTS = "/var/lib/fastapi/nginx/digests.json"
@@ -79,6 +79,8 @@ def system(host):
 def filesystems(host):
     found = []
     for path, kind, _device in parse.mounts(read("/proc/self/mountinfo")):
+        if not os.path.isdir(path):  # a single file, as containers have them
+            continue
         with contextlib.suppress(OSError):
             info = os.statvfs(path)
             size, free = info.f_blocks * info.f_frsize, info.f_bavail * info.f_frsize

@@ -140,7 +140,8 @@ def _socket_owner(app, unit):
 def _answer(app, unit, service):
     name, socket, answer = app["name"], app["socket"], app["answer"]
     again = f"systemctl restart {unit}.socket {unit}.service"
-    if not _is_up(service):
+    # Where live.sock leads elsewhere, that is said already.
+    if not _is_up(service) or app["target"] != f"/run/{name}/{app['live']}.sock":
         return
     if not socket["exists"] or not socket["is_socket"]:
         yield critical(
