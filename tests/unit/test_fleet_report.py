@@ -10,8 +10,16 @@ import json
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils import fleet_report
 
-WARNING = {"severity": "warning", "id": "disk-full", "subject": "/", "title": "is full", "cause": "c", "mend": "m",
-           "docs": "d", "evidence": ["e"]}
+WARNING = {
+    "severity": "warning",
+    "id": "disk-full",
+    "subject": "/",
+    "title": "is full",
+    "cause": "c",
+    "mend": "m",
+    "docs": "d",
+    "evidence": ["e"],
+}
 CRITICAL = {**WARNING, "severity": "critical", "id": "app-stopped", "subject": "shop", "title": "does not run"}
 
 

@@ -10,7 +10,9 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import rules, spec
 
 
 def check(**variables):
-    filled, problems = spec.check(spec.load("monitoring"), {f"monitoring_{name}": value for name, value in variables.items()})
+    filled, problems = spec.check(
+        spec.load("monitoring"), {f"monitoring_{name}": value for name, value in variables.items()}
+    )
     assert problems == []
     return rules.check("monitoring", filled)
 
@@ -48,7 +50,11 @@ def test_sound_settings_pass(variables):
         ({"logs_keep": 0}, "logs_keep", "at least 1"),
         ({"resources_rules": {"disk": {"threshold": 101}}}, "resources_rules.disk.threshold", "at most 100"),
         ({"resources_rules": {"load": {"threshold": 0}}}, "resources_rules.load.threshold", "more than 0"),
-        ({"resources_rules": {"cpu": {"threshold": 80, "recovery": 80}}}, "resources_rules.cpu.recovery", "less than the threshold"),
+        (
+            {"resources_rules": {"cpu": {"threshold": 80, "recovery": 80}}},
+            "resources_rules.cpu.recovery",
+            "less than the threshold",
+        ),
         ({"resources_rules": {"cpu": {"duration": -1}}}, "resources_rules.cpu.duration", "negative"),
         ({"resources_rules": {"cpu": {"repeat": -1}}}, "resources_rules.cpu.repeat", "negative"),
         ({"troubleshoot_addresses": ["lb.example.com"]}, "troubleshoot_addresses[0]", "no IP address"),
@@ -59,7 +65,11 @@ def test_sound_settings_pass(variables):
         ({"resources_slack_url": "ftp://h/x"}, "resources_slack_url", "no URL"),
         ({"resources_webhook_url": "http://example.com/x"}, "resources_webhook_url", "in the clear"),
         ({"resources_webhook_token": "t"}, "resources_webhook_token", "needs"),
-        ({"resources_webhook_url": "https://h/x", "resources_webhook_token": "a\nb"}, "resources_webhook_token", "line break"),
+        (
+            {"resources_webhook_url": "https://h/x", "resources_webhook_token": "a\nb"},
+            "resources_webhook_token",
+            "line break",
+        ),
         ({**MAIL, "resources_mail_to": ["nobody"]}, "resources_mail_to[0]", "no e-mail address"),
         ({"resources_mail_to": ["a@b"]}, "resources_mail_from", "needed"),
         ({**MAIL, "resources_mail_from": "a@b\nBcc: x@y"}, "resources_mail_from", "no e-mail address"),

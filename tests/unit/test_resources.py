@@ -22,7 +22,10 @@ def run(values, rule=RULE, watches=None, start=START, step=10, name="cpu"):
     events = []
     for index, value in enumerate(values):
         now = start + index * step
-        events += [(event["time"] - start, event["kind"]) for event in watches.observe(now, {} if value is None else {name: value})]
+        events += [
+            (event["time"] - start, event["kind"])
+            for event in watches.observe(now, {} if value is None else {name: value})
+        ]
     return events
 
 
@@ -274,8 +277,7 @@ MESSAGE = {
 
 
 def test_a_title_says_where_what_and_since_when():
-    assert channels.title(MESSAGE) == (
-        "app1: disk /srv 96.5 % (threshold 90 %), firing since 2023-11-14 22:13:20 UTC")
+    assert channels.title(MESSAGE) == ("app1: disk /srv 96.5 % (threshold 90 %), firing since 2023-11-14 22:13:20 UTC")
 
 
 def test_the_load_has_no_percent():
@@ -284,7 +286,8 @@ def test_the_load_has_no_percent():
 
 def test_a_recovery_tells_how_bad_it_was():
     assert "recovered" in channels.title({**MESSAGE, "kind": RECOVERED}) and "97 %" in channels.title(
-        {**MESSAGE, "kind": RECOVERED})
+        {**MESSAGE, "kind": RECOVERED}
+    )
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,28 @@ def test_what_is_no_secret_stays(text):
 def test_values_of_the_environment_are_hidden_in_every_form():
     value = 'p/w "q" ä\nsecond line'
     redact = Redactor(secrets_of({"DB_PASSWORD": value, "PAY": "postgresql://u:p%40ssw0rd@h/d"}))
-    for text in (value, json.dumps({"x": value}), repr(value), "p/w%20%22q%22%20%C3%A4%0Asecond%20line", "second line", "p@ssw0rd"):
+    for text in (
+        value,
+        json.dumps({"x": value}),
+        repr(value),
+        "p/w%20%22q%22%20%C3%A4%0Asecond%20line",
+        "second line",
+        "p@ssw0rd",
+    ):
         hidden = redact(text)
         assert "second line" not in hidden and "p/w" not in hidden and "ssw0rd" not in hidden, text
 
 
-@pytest.mark.parametrize("name, value", [("DEBUG", "true"), ("PORT", "8000"), ("HOST", "shop.example.com"), ("LEVEL", "INFO"),
-                                         ("HOSTS", "shop.example.com,localhost")])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("DEBUG", "true"),
+        ("PORT", "8000"),
+        ("HOST", "shop.example.com"),
+        ("LEVEL", "INFO"),
+        ("HOSTS", "shop.example.com,localhost"),
+    ],
+)
 def test_settings_that_are_no_secrets_stay_readable(name, value):
     assert secrets_of({name: value}, ["shop.example.com"]) == {}
 
@@ -93,7 +108,9 @@ def test_the_longer_secret_is_hidden_first():
 
 
 def test_all_strings_of_a_report_are_redacted():
-    assert Redactor({SECRET: "<X>"})({"a": [{"b": SECRET}, (SECRET, 1, None)]}) == {"a": [{"b": "<X>"}, ["<X>", 1, None]]}
+    assert Redactor({SECRET: "<X>"})({"a": [{"b": SECRET}, (SECRET, 1, None)]}) == {
+        "a": [{"b": "<X>"}, ["<X>", 1, None]]
+    }
 
 
 def test_an_environment_file_is_read_as_systemd_reads_it():
@@ -112,22 +129,35 @@ def test_units_are_read_by_name():
     }
 
 
-@pytest.mark.parametrize("text, wanted", [("5", 5), ("infinity", None), ("[not set]", None), ("max", None), ("", None),
-                                          (None, None), ("18446744073709551615", None), ("9223372036854771712", None)])
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("5", 5),
+        ("infinity", None),
+        ("[not set]", None),
+        ("max", None),
+        ("", None),
+        (None, None),
+        ("18446744073709551615", None),
+        ("9223372036854771712", None),
+    ],
+)
 def test_a_number_without_a_limit_is_none(text, wanted):
     assert parse.number(text) == wanted
 
 
 def test_mounts_are_those_that_hold_data():
-    text = "\n".join([
-        "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
-        "2 1 0:5 / /proc rw - proc proc rw",
-        "3 1 0:6 / /sys/fs/x rw - tmpfs tmpfs rw",
-        "4 1 8:1 /b /srv/bind rw - ext4 /dev/sda1 rw",
-        "5 1 0:9 / /with\\040blank rw shared:1 - xfs /dev/sdb rw",
-        "6 1 0:10 / /net rw - nfs4 server:/ rw",
-        "7 1 0:11 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw",
-    ])
+    text = "\n".join(
+        [
+            "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
+            "2 1 0:5 / /proc rw - proc proc rw",
+            "3 1 0:6 / /sys/fs/x rw - tmpfs tmpfs rw",
+            "4 1 8:1 /b /srv/bind rw - ext4 /dev/sda1 rw",
+            "5 1 0:9 / /with\\040blank rw shared:1 - xfs /dev/sdb rw",
+            "6 1 0:10 / /net rw - nfs4 server:/ rw",
+            "7 1 0:11 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw",
+        ]
+    )
     assert [path for path, _kind, _device in parse.mounts(text)] == ["/", "/with blank"]
 
 
@@ -142,11 +172,24 @@ def test_listeners_are_read_with_their_programs():
         'LISTEN 0 128 [::1]:631 [::]:* users:(("cupsd",pid=9,fd=6))\n'
         "LISTEN 0 128 *:22 *:*\n"
     )
-    assert [(item["port"], item["processes"]) for item in parse.listeners(text)] == [(80, ["nginx"]), (631, ["cupsd"]), (22, [])]
+    assert [(item["port"], item["processes"]) for item in parse.listeners(text)] == [
+        (80, ["nginx"]),
+        (631, ["cupsd"]),
+        (22, []),
+    ]
 
 
-@pytest.mark.parametrize("name, wanted", [("shop.example.com", True), ("SHOP.example.com", True), ("a.wild.example", True),
-                                          ("a.b.wild.example", False), ("wild.example", False), ("other.com", False)])
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("shop.example.com", True),
+        ("SHOP.example.com", True),
+        ("a.wild.example", True),
+        ("a.b.wild.example", False),
+        ("wild.example", False),
+        ("other.com", False),
+    ],
+)
 def test_a_wildcard_stands_for_one_label(name, wanted):
     assert parse.is_for(name, ["shop.example.com", "*.wild.example"]) is wanted
 
@@ -163,7 +206,8 @@ def test_a_certificate_is_read():
 
 SITE = """
 # server { listen 1; }
-upstream shop { server unix:/srv/shop/live.sock max_fails=0; server unix:/srv/shop/live.sock max_fails=0; keepalive 32; }
+upstream shop {
+    server unix:/srv/shop/live.sock max_fails=0; server unix:/srv/shop/live.sock max_fails=0; keepalive 32; }
 map $x $y { "~^[{]" a; default "${b}"; }
 server {
     listen 80; listen [::]:80;
@@ -186,9 +230,17 @@ server {
 def test_a_site_is_read():
     site = parse.nginx_site(SITE)
     plain, tls = site["servers"]
-    assert (plain["names"], plain["ports"], plain["tls_ports"]) == (["shop.example.com", "www.shop.example.com"], [80], [])
+    assert (plain["names"], plain["ports"], plain["tls_ports"]) == (
+        ["shop.example.com", "www.shop.example.com"],
+        [80],
+        [],
+    )
     assert (tls["ports"], tls["tls_ports"], tls["certificate"], tls["key"]) == (
-        [443], [443], "tls/shop/fullchain.pem", "tls/shop/privkey.pem")
+        [443],
+        [443],
+        "tls/shop/fullchain.pem",
+        "tls/shop/privkey.pem",
+    )
     assert site["upstreams"] == {"shop": ["unix:/srv/shop/live.sock"]}
     assert site["proxies"] == ["127.0.0.1:9000", "shop"]
     assert site["access_logs"] == ["/var/log/nginx/shop.access.log"]
@@ -201,8 +253,16 @@ def test_a_broken_site_does_not_break_the_reader(text):
 
 
 def line(status=200, msec=1000.0, upstream="0.010", uri="/a?token=1", agent="curl"):
-    return json.dumps({"msec": msec, "status": status, "upstream_response_time": upstream, "uri": uri, "method": "GET",
-                       "user_agent": agent})
+    return json.dumps(
+        {
+            "msec": msec,
+            "status": status,
+            "upstream_response_time": upstream,
+            "uri": uri,
+            "method": "GET",
+            "user_agent": agent,
+        }
+    )
 
 
 def test_traffic_counts_what_is_recent_and_of_users():
@@ -212,7 +272,9 @@ def test_traffic_counts_what_is_recent_and_of_users():
     assert found["worst"] == ["1 x 500 GET /a", "1 x 502 GET /a"]
 
 
-@pytest.mark.parametrize("upstream, wanted", [("0.010", 0.01), ("0.001, 0.250", 0.25), ("0.001 : 0.3", 0.3), ("-", None), ("", None)])
+@pytest.mark.parametrize(
+    "upstream, wanted", [("0.010", 0.01), ("0.001, 0.250", 0.25), ("0.001 : 0.3", 0.3), ("-", None), ("", None)]
+)
 def test_the_last_try_is_how_long_the_app_took(upstream, wanted):
     assert parse.traffic([line(upstream=upstream)], 0)["p95"] == wanted
 
@@ -222,8 +284,15 @@ def test_a_websocket_is_not_slow():
 
 
 def entry(message, **fields):
-    return json.dumps({"MESSAGE": message, "PRIORITY": "6", "_SYSTEMD_UNIT": "shop@1.service",
-                       "__REALTIME_TIMESTAMP": "1000000", **fields})
+    return json.dumps(
+        {
+            "MESSAGE": message,
+            "PRIORITY": "6",
+            "_SYSTEMD_UNIT": "shop@1.service",
+            "__REALTIME_TIMESTAMP": "1000000",
+            **fields,
+        }
+    )
 
 
 def said(*messages):
@@ -274,7 +343,16 @@ def match(left, right, op="=="):
 
 
 def ruleset(*rules, policy="drop"):
-    base = {"chain": {"family": "inet", "table": "filter", "name": "input", "type": "filter", "hook": "input", "policy": policy}}
+    base = {
+        "chain": {
+            "family": "inet",
+            "table": "filter",
+            "name": "input",
+            "type": "filter",
+            "hook": "input",
+            "policy": policy,
+        }
+    }
     other = {"chain": {"family": "inet", "table": "filter", "name": "web"}}
     return {"nftables": [{"metainfo": {}}, base, other, *rules]}
 
@@ -294,11 +372,23 @@ LOOPBACK = rule(match({"meta": {"key": "iifname"}}, "lo"), {"accept": None})
         ([rule(match(DPORT, 443, "!="), {"accept": None})], [443]),
         ([rule(match(DPORT, 443), {"reject": {}}), rule({"accept": None})], [443]),
         ([rule({"jump": {"target": "web"}}), rule(match(DPORT, [80, 443]), {"accept": None}, chain="web")], []),
-        ([rule({"jump": {"target": "web"}}), rule(match(DPORT, 80), {"return": None}, chain="web"),
-          rule({"accept": None}, chain="web")], [80]),
+        (
+            [
+                rule({"jump": {"target": "web"}}),
+                rule(match(DPORT, 80), {"return": None}, chain="web"),
+                rule({"accept": None}, chain="web"),
+            ],
+            [80],
+        ),
         # for some clients only
         ([rule(match({"payload": {"protocol": "ip", "field": "saddr"}}, "10.0.0.1"), {"accept": None})], []),
-        ([rule(match({"payload": {"protocol": "ip", "field": "saddr"}}, "10.0.0.1"), {"drop": None}), rule({"accept": None})], []),
+        (
+            [
+                rule(match({"payload": {"protocol": "ip", "field": "saddr"}}, "10.0.0.1"), {"drop": None}),
+                rule({"accept": None}),
+            ],
+            [],
+        ),
         ([rule(match({"payload": {"protocol": "udp", "field": "dport"}}, 443), {"accept": None})], [80, 443]),
     ],
 )
@@ -314,53 +404,163 @@ def test_without_a_policy_to_drop_all_is_open():
 # -- judging ----------------------------------------------------------------------------------------------------------
 
 ID = "20260131T101500Z-3f9a1c0b7d2e"
-UNIT = {"ActiveState": "active", "SubState": "running", "UnitFileState": "enabled", "NRestarts": "0",
-        "ActiveEnterTimestampMonotonic": "1000000", "Result": "success"}
+UNIT = {
+    "ActiveState": "active",
+    "SubState": "running",
+    "UnitFileState": "enabled",
+    "NRestarts": "0",
+    "ActiveEnterTimestampMonotonic": "1000000",
+    "Result": "success",
+}
 NOW = 1_800_000_000.0
 
 
 def healthy():
     """The facts of a host on which nothing is wrong."""
-    return copy.deepcopy({
-        "system": {"name": "app1", "system": "Debian GNU/Linux 13 (trixie)", "container": False, "uptime": 90_000.0, "now": NOW,
-                   "cpus": 2, "load": [0.5, 0.5, 0.5], "kernel": "6.12",
-                   "memory": {"MemTotal": 8 << 30, "MemAvailable": 4 << 30, "SwapTotal": 1 << 30, "SwapFree": 1 << 30}},
-        "filesystems": [{"path": "/", "type": "ext4", "size": 40 << 30, "free": 20 << 30, "used": 0.5, "inodes": 0.1,
-                         "readonly": False}],
-        "clock": {"synchronised": "yes", "ntp": "yes", "future": []},
-        "descriptors": {"used": 1000, "limit": 100_000, "processes": [{"what": "nginx", "pid": 7, "used": 30, "limit": 9216}]},
-        "units": {"units": {name: dict(UNIT) for name in ("nginx.service", f"shop@{ID}.service", f"shop@{ID}.socket", "logrotate.timer")},
-                  "failed": [], "timers": ["logrotate.timer"], "instances": [],
-                  "memory": {f"shop@{ID}.service": {"current": 100 << 20, "limit": 300 << 20, "oom_kills": 0}}},
-        "journal": {"apps": {"shop": {"timeouts": 0, "crashes": 0, "oom_kills": 0, "missing": [], "errors": []}}, "oom": [],
-                    "errors": []},
-        "apps": [{
-            "name": "shop", "target": f"/run/shop/{ID}.sock", "live": ID, "current": ID, "version": "v1",
-            "socket": {"path": f"/run/shop/{ID}.sock", "exists": True, "is_socket": True, "user": "shop", "group": "www-data",
-                       "mode": "0660"},
-            "answer": {"status": 200, "body": "ready", "error": "", "seconds": 0.01, "fingerprint": ""}, "owner": "shop",
-            "group": "www-data", "files": {}, "owners": [], "lock": {}, "lock_held": False, "lock_alive": False, "boot": "b1",
-            "history": [{"action": "deploy", "outcome": "good", "time": "2026-01-31T10:15:00Z"}], "release_there": True,
-            "maintenance": False, "host": "shop.example.com", "readiness": "/health/ready"}],
-        "edge": [{"site": "shop", "name": "shop.example.com", "port": 443, "status": 200, "body": "", "error": "",
-                  "seconds": 0.01, "fingerprint": "f1"}],
-        "nginx": {"installed": True, "test": {"ok": True, "output": ""}, "drift": [],
-                  "changed": {"time": NOW - 500, "path": "/etc/nginx/nginx.conf"}, "workers": {"8": NOW - 400},
-                  "upstreams": [{"site": "shop", "upstream": "shop", "server": "unix:/srv/shop/live.sock", "error": ""}],
-                  "logs": {"wrong": [], "deleted": []}},
-        "traffic": {"sites": {"shop": {"requests": 100, "failed": 0, "gateway": 0, "statuses": {}, "worst": [], "p95": 0.1,
-                                       "upstream_requests": 100, "unreadable": 0}}, "limits": []},
-        "certificates": [{"site": "shop", "names": ["shop.example.com"], "path": "/etc/nginx/tls/shop/fullchain.pem",
-                          "key": "/etc/nginx/tls/shop/privkey.pem", "there": True, "key_there": True, "error": "",
-                          "key_mode": "", "begins": NOW - 30 * 86400, "ends": NOW + 60 * 86400, "issuer": "CN=CA",
-                          "self_signed": False, "names_of": ["shop.example.com"], "fingerprint": "f1", "key_matches": True}],
-        "network": {"addresses": ["192.0.2.1"], "public": [], "ports": [80, 443],
-                    "listeners": [{"address": "*", "port": 80, "processes": ["nginx"]},
-                                  {"address": "*", "port": 443, "processes": ["nginx"]}]},
-        "firewall": {"there": True, "closed": []},
-        "dns": {"shop.example.com": ["192.0.2.1"]},
-        "failed": {},
-    })  # fmt: skip
+    return copy.deepcopy(
+        {
+            "system": {
+                "name": "app1",
+                "system": "Debian GNU/Linux 13 (trixie)",
+                "container": False,
+                "uptime": 90_000.0,
+                "now": NOW,
+                "cpus": 2,
+                "load": [0.5, 0.5, 0.5],
+                "kernel": "6.12",
+                "memory": {"MemTotal": 8 << 30, "MemAvailable": 4 << 30, "SwapTotal": 1 << 30, "SwapFree": 1 << 30},
+            },
+            "filesystems": [
+                {
+                    "path": "/",
+                    "type": "ext4",
+                    "size": 40 << 30,
+                    "free": 20 << 30,
+                    "used": 0.5,
+                    "inodes": 0.1,
+                    "readonly": False,
+                }
+            ],
+            "clock": {"synchronised": True, "future": []},
+            "descriptors": {
+                "used": 1000,
+                "limit": 100_000,
+                "processes": [{"what": "nginx", "pid": 7, "used": 30, "limit": 9216}],
+            },
+            "units": {
+                "units": {
+                    name: dict(UNIT)
+                    for name in ("nginx.service", f"shop@{ID}.service", f"shop@{ID}.socket", "logrotate.timer")
+                },
+                "failed": [],
+                "timers": ["logrotate.timer"],
+                "memory": {f"shop@{ID}.service": {"current": 100 << 20, "limit": 300 << 20, "oom_kills": 0}},
+            },
+            "journal": {
+                "apps": {"shop": {"timeouts": 0, "crashes": 0, "oom_kills": 0, "missing": [], "errors": []}},
+                "oom": [],
+                "errors": [],
+            },
+            "apps": [
+                {
+                    "name": "shop",
+                    "target": f"/run/shop/{ID}.sock",
+                    "live": ID,
+                    "current": ID,
+                    "version": "v1",
+                    "socket": {
+                        "path": f"/run/shop/{ID}.sock",
+                        "exists": True,
+                        "is_socket": True,
+                        "user": "shop",
+                        "group": "www-data",
+                        "mode": "0660",
+                    },
+                    "answer": {"status": 200, "body": "ready", "error": "", "seconds": 0.01, "fingerprint": ""},
+                    "owner": "shop",
+                    "group": "www-data",
+                    "files": {},
+                    "owners": [],
+                    "lock": {},
+                    "lock_held": False,
+                    "lock_alive": False,
+                    "boot": "b1",
+                    "history": [{"action": "deploy", "outcome": "good", "time": "2026-01-31T10:15:00Z"}],
+                    "release_there": True,
+                    "maintenance": False,
+                    "host": "shop.example.com",
+                    "readiness": "/health/ready",
+                }
+            ],
+            "edge": [
+                {
+                    "site": "shop",
+                    "name": "shop.example.com",
+                    "port": 443,
+                    "status": 200,
+                    "body": "",
+                    "error": "",
+                    "seconds": 0.01,
+                    "fingerprint": "f1",
+                }
+            ],
+            "nginx": {
+                "installed": True,
+                "test": {"ok": True, "output": ""},
+                "drift": [],
+                "changed": {"time": NOW - 500, "path": "/etc/nginx/nginx.conf"},
+                "workers": {"8": NOW - 400},
+                "upstreams": [{"site": "shop", "upstream": "shop", "server": "unix:/srv/shop/live.sock", "error": ""}],
+                "logs": {"wrong": [], "deleted": []},
+            },
+            "traffic": {
+                "sites": {
+                    "shop": {
+                        "requests": 100,
+                        "failed": 0,
+                        "gateway": 0,
+                        "statuses": {},
+                        "worst": [],
+                        "p95": 0.1,
+                        "upstream_requests": 100,
+                        "unreadable": 0,
+                    }
+                },
+                "limits": [],
+            },
+            "certificates": [
+                {
+                    "site": "shop",
+                    "names": ["shop.example.com"],
+                    "path": "/etc/nginx/tls/shop/fullchain.pem",
+                    "key": "/etc/nginx/tls/shop/privkey.pem",
+                    "there": True,
+                    "key_there": True,
+                    "error": "",
+                    "key_mode": "",
+                    "begins": NOW - 30 * 86400,
+                    "ends": NOW + 60 * 86400,
+                    "issuer": "CN=CA",
+                    "self_signed": False,
+                    "names_of": ["shop.example.com"],
+                    "fingerprint": "f1",
+                    "key_matches": True,
+                }
+            ],
+            "network": {
+                "addresses": ["192.0.2.1"],
+                "public": [],
+                "ports": [80, 443],
+                "listeners": [
+                    {"address": "*", "port": 80, "processes": ["nginx"]},
+                    {"address": "*", "port": 443, "processes": ["nginx"]},
+                ],
+            },
+            "firewall": {"there": True, "closed": []},
+            "dns": {"shop.example.com": ["192.0.2.1"]},
+            "failed": {},
+        }
+    )
 
 
 def diagnose(facts):
@@ -389,12 +589,18 @@ FAULTS = [
     (put("apps/0/release_there", False), "app-not-live"),
     (put("apps/0/current", "20250131T101500Z-3f9a1c0b7d2e"), "app-links-differ"),
     (put("apps/0/socket/exists", False), "app-socket-dead"),
-    (put("apps/0/answer", {"status": 0, "error": "[Errno 111] Connection refused", "body": "", "seconds": 0}), "app-socket-dead"),
+    (
+        put("apps/0/answer", {"status": 0, "error": "[Errno 111] Connection refused", "body": "", "seconds": 0}),
+        "app-socket-dead",
+    ),
     (put("apps/0/socket/user", "root"), "app-socket-owner"),
     (put("apps/0/socket/mode", "0600"), "app-socket-owner"),
     (put(f"{SERVICE}/ActiveState", "inactive"), "app-stopped"),
     (put(SERVICE, {**UNIT, "NRestarts": "5", "ActiveEnterTimestampMonotonic": "89900000000"}), "app-restarting"),
-    (put(SERVICE, {**UNIT, "NRestarts": "9", "SubState": "auto-restart", "ActiveState": "activating"}), "app-restarting"),
+    (
+        put(SERVICE, {**UNIT, "NRestarts": "9", "SubState": "auto-restart", "ActiveState": "activating"}),
+        "app-restarting",
+    ),
     (put(f"{SERVICE}/UnitFileState", "disabled"), "app-disabled"),
     (put("apps/0/answer/status", 503), "app-not-ready"),
     (put("apps/0/answer", {"status": 0, "error": "timed out", "body": "", "seconds": 3}), "app-not-ready"),
@@ -408,7 +614,10 @@ FAULTS = [
     (put("journal/apps/shop/missing", ["PAY_URL"]), "app-environment"),
     (put("journal/apps/shop/oom_kills", 1), "oom-kills"),
     (put("journal/oom", ["python3"]), "oom-kills"),
-    (put(f"units/memory/shop@{ID}.service", {"current": 290 << 20, "limit": 300 << 20, "oom_kills": 0}), "memory-limit"),
+    (
+        put(f"units/memory/shop@{ID}.service", {"current": 290 << 20, "limit": 300 << 20, "oom_kills": 0}),
+        "memory-limit",
+    ),
     (put("apps/0/lock", LOCK), "lock-stale"),
     (put("apps/0/lock", {**LOCK, "held": True}), "lock-held"),
     (put("apps/0/history", [{"action": "deploy", "outcome": "failed"}]), "deploy-failed"),
@@ -421,7 +630,10 @@ FAULTS = [
     (put("network/listeners/0/processes", ["apache2"]), "port-taken"),
     (put("network/ports", [80, 443, 8443]), "port-closed"),
     (put("nginx/upstreams/0/server", "unix:/run/other.sock"), "upstream-elsewhere"),
-    (put("nginx/upstreams/0", {"site": "files", "upstream": "x", "server": "127.0.0.1:9", "error": "refused"}), "upstream-dead"),
+    (
+        put("nginx/upstreams/0", {"site": "files", "upstream": "x", "server": "127.0.0.1:9", "error": "refused"}),
+        "upstream-dead",
+    ),
     (put("edge/0/status", 502), "edge-fails"),
     (put("nginx/logs/wrong", ["/var/log/nginx: No such file or directory"]), "logs-not-writable"),
     (put("nginx/logs/deleted", ["/var/log/nginx/shop.access.log"]), "logs-deleted"),
@@ -438,7 +650,10 @@ FAULTS = [
     (put("certificates/0/ends", NOW + 7 * 86400), "certificate-expiring"),
     (put("certificates/0/names_of", ["other.example.com"]), "certificate-names"),
     (put("certificates/0/fingerprint", "f2"), "certificate-not-loaded"),
-    (put("filesystems/0", {"path": "/", "size": 9, "free": 1, "used": 0.9, "inodes": 0, "readonly": False}), "disk-full"),
+    (
+        put("filesystems/0", {"path": "/", "size": 9, "free": 1, "used": 0.9, "inodes": 0, "readonly": False}),
+        "disk-full",
+    ),
     (put("filesystems/0/inodes", 0.9), "inodes-full"),
     (put("filesystems/0/readonly", True), "read-only"),
     (put("system/memory/MemAvailable", 1), "memory-low"),
@@ -448,7 +663,7 @@ FAULTS = [
     (put("descriptors/processes/0/limit", 64), "descriptors-low"),
     (put("descriptors/used", 90_000), "descriptors-low"),
     (put("clock/future", [{"path": "/x", "seconds": 86400}]), "clock-wrong"),
-    (put("clock/synchronised", "no"), "clock-not-synchronised"),
+    (put("clock/synchronised", False), "clock-not-synchronised"),
     (put("units/failed", ["backup.service"]), "unit-failed"),
     (put("units/failed", ["logrotate.service"]), "timer-failed"),
     (put("units/units/logrotate.timer/ActiveState", "inactive"), "timer-failed"),
@@ -463,7 +678,9 @@ def test_nothing_is_found_on_a_healthy_host():
     assert diagnose(healthy()) == []
 
 
-@pytest.mark.parametrize("change, wanted", FAULTS, ids=[f"{number}-{name}" for number, (_change, name) in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    "change, wanted", FAULTS, ids=[f"{number}-{name}" for number, (_change, name) in enumerate(FAULTS)]
+)
 def test_a_fault_is_named_and_nothing_else(change, wanted):
     facts = healthy()
     change(facts)
@@ -494,7 +711,7 @@ def test_what_is_no_fault_is_not_named(change):
 
 def test_in_a_container_the_clock_is_the_hosts():
     facts = healthy()
-    facts["clock"]["synchronised"], facts["system"]["container"] = "no", True
+    facts["clock"]["synchronised"], facts["system"]["container"] = False, True
     assert diagnose(facts) == []
 
 
@@ -507,7 +724,7 @@ def test_behind_a_translated_address_a_public_one_may_be_ours():
 
 
 def test_what_could_not_be_gathered_is_said_and_nothing_made_up():
-    facts = {"failed": {name: "broken" for name in ("units", "apps", "nginx", "system")}}
+    facts = {"failed": dict.fromkeys(("units", "apps", "nginx", "system"), "broken")}
     assert {finding.id for finding in diagnose(facts)} == {"not-examined"}
 
 
@@ -585,6 +802,8 @@ def test_sizes_are_for_people(count, wanted):
     assert size(count) == wanted
 
 
-@pytest.mark.parametrize("seconds, wanted", [(0, "0 s"), (119, "119 s"), (600, "10 min"), (86400, "24 h"), (900_000, "10 d")])
+@pytest.mark.parametrize(
+    "seconds, wanted", [(0, "0 s"), (119, "119 s"), (600, "10 min"), (86400, "24 h"), (900_000, "10 d")]
+)
 def test_durations_are_for_people(seconds, wanted):
     assert duration(seconds) == wanted

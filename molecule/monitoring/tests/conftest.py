@@ -1,4 +1,4 @@
-"""Breaks the hosts in one way after the other, all hosts side by side, and keeps what troubleshoot.sh said each time."""
+"""Breaks the hosts in one way after the other, side by side, and keeps what troubleshoot.sh said each time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class Doctor:
         ).decode()
         self.host.check_output(
             "bash -c %s",
-            f"umask 077; mkdir -p {folder}; echo '{pem}' >{folder}/fullchain.pem; echo '{secret}' >{folder}/privkey.pem")
+            f"umask 077; mkdir -p {folder}; cd {folder}; echo '{pem}' >fullchain.pem; echo '{secret}' >privkey.pem",
+        )
 
 
 @pytest.fixture
@@ -85,10 +86,10 @@ def examine(host) -> dict[str, Diagnosis]:
     doctor.certificate("/root/certificates/new", SITE, (-1, 90))
     found = {"healthy": doctor.diagnose(window=2, text=True)}
     mended = time.time()
-    for fault in FAULTS:
+    for number, fault in enumerate(FAULTS):
         broken = doctor.shell(fault.inject)
         # Only what was said since the fault before was mended.
-        found[fault.name] = doctor.diagnose(window=max(int(time.time() - mended), 1), text=True)
+        found[fault.name] = doctor.diagnose(window=max(int(time.time() - mended), 1), text=number % 5 == 0)
         undone = doctor.shell(fault.undo)
         assert (broken.rc, undone.rc) == (0, 0), (fault.name, broken, undone, found[fault.name].text)
         mended = time.time()

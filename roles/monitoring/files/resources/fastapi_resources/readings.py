@@ -35,7 +35,9 @@ def disks(ignored=()):
     patterns = [re.compile(pattern) for pattern in ignored]
     for disk in sorted(psutil.disk_partitions(all=True), key=lambda item: len(item.mountpoint)):
         path = disk.mountpoint
-        if not KINDS.match(disk.fstype) or re.match(r"/(proc|sys|dev|run/credentials|run/user|var/lib/private)(/|$)", path):
+        if not KINDS.match(disk.fstype) or re.match(
+            r"/(proc|sys|dev|run/credentials|run/user|var/lib/private)(/|$)", path
+        ):
             continue
         if (disk.fstype == "overlay" and path != "/") or any(pattern.search(path) for pattern in patterns):
             continue

@@ -156,12 +156,14 @@ def _clock(facts):
             "timedatectl; certificates, logs and releases go by the clock",
         )
     # In a container it is the host's clock, and the host's to set.
-    if clock["synchronised"] == "no" and not facts.get("system", {}).get("container"):
+    if clock["synchronised"] is False and not facts.get("system", {}).get("container"):
+        units = facts.get("units", {}).get("units", {})
+        services = [name for name in parse.TIME_SERVICES if units.get(name, {}).get("ActiveState") == "active"]
         yield warning(
             "clock-not-synchronised",
             "clock",
             "nobody keeps the clock right",
-            "NTP is off" if clock["ntp"] == "no" else "NTP is on, and has not reached a server",
+            f"{services[0]} runs, and has reached no server" if services else "no time service runs",
             "apt install systemd-timesyncd; timedatectl set-ntp true",
         )
 

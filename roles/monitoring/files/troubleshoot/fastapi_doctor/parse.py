@@ -15,6 +15,9 @@ from collections import Counter
 TOKEN = re.compile(r"\s+|#[^\n]*|(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[{};]|(?:\$\{\w+\}|[^\s{};\"'\\]|\\.)+)")
 
 
+# Who may set the clock.
+TIME_SERVICES = ("systemd-timesyncd.service", "chrony.service", "ntpsec.service", "openntpd.service")
+
 # -- systemd ----------------------------------------------------------------------------------------------------------
 
 
