@@ -12,7 +12,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import fleet_report
 
 WARNING = {
     "severity": "warning",
-    "id": "disk-full",
+    "id": "a-first-name",
     "subject": "/",
     "title": "is full",
     "cause": "c",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from fastapi_resources import channels, store
@@ -229,6 +230,7 @@ def test_a_success_ends_the_waiting():
     ((_name, message),) = outbox.due(FIRST_DELAY)
     outbox.sent("mail", message)
     assert outbox.due(FIRST_DELAY) and kept(outbox) == [2]
+    assert outbox.failed("mail", 0, "refused") == FIRST_DELAY
 
 
 def test_a_full_queue_drops_the_oldest_and_says_so():
@@ -334,7 +336,9 @@ def test_a_damaged_state_is_put_aside(tmp_path, text):
 def test_the_state_is_published_for_prometheus(tmp_path):
     watches = Watches({"disk": RULE}, gap=50)
     run([95] * 4, watches=watches, name='disk:/a"b')
+    before = os.umask(0o077)  # as the unit has it
     store.textfile(str(tmp_path / "x.prom"), watches.saved(), {"mail": 2})
+    os.umask(before)
     text = (tmp_path / "x.prom").read_text()
     assert 'fastapi_resource_firing{resource="disk",subject="/a\\"b"} 1\n' in text
     assert 'fastapi_resource_undelivered{channel="mail"} 2\n' in text

@@ -72,6 +72,7 @@ def test_what_is_no_secret_stays(text):
 
 def test_values_of_the_environment_are_hidden_in_every_form():
     value = 'p/w "q" ä\nsecond line'
+    assert "a%2Fb%26c" in secrets_of({"X": "a/b&c"})
     redact = Redactor(secrets_of({"DB_PASSWORD": value, "PAY": "postgresql://u:p%40ssw0rd@h/d"}))
     for text in (
         value,
@@ -696,7 +697,8 @@ def test_a_fault_is_named_and_nothing_else(change, wanted):
         put("traffic/sites/shop", {"requests": 19, "failed": 19, "worst": [], "p95": 9.0, "upstream_requests": 19}),
         put("certificates/0/ends", NOW + 20 * 86400),
         put("apps/0/lock", {**LOCK, "since": "2027-01-15T07:30:00Z", "held": True}),
-        put("apps/0/maintenance", True),
+        put("traffic/sites/shop", {"requests": 20, "failed": 2, "worst": [], "p95": 0.1, "upstream_requests": 20}),
+        put("units/units/logrotate.timer", {**UNIT, "ActiveState": "inactive", "ConditionResult": "no"}),
         put("nginx/installed", False),
         put(f"{SERVICE}/NRestarts", "9"),  # long ago
         put("journal/apps/shop/crashes", 2),
@@ -707,6 +709,18 @@ def test_what_is_no_fault_is_not_named(change):
     facts = healthy()
     change(facts)
     assert diagnose(facts) == []
+
+
+def test_in_maintenance_503_is_right():
+    facts = healthy()
+    facts["apps"][0]["maintenance"], facts["edge"][0]["status"] = True, 503
+    assert diagnose(facts) == []
+
+
+def test_a_lock_that_a_process_holds_is_not_stale():
+    facts = healthy()
+    facts["apps"][0]["lock"], facts["apps"][0]["lock_held"] = LOCK, True
+    assert [finding.id for finding in diagnose(facts)] == ["lock-held"]
 
 
 def test_in_a_container_the_clock_is_the_hosts():

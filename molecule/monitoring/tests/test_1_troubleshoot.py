@@ -13,7 +13,7 @@ from faults import FAULTS
 
 
 def test_a_healthy_host_is_called_healthy(diagnoses):
-    assert diagnoses["healthy"].findings == {}, diagnoses["healthy"].text
+    assert diagnoses["healthy"].findings == {}
     assert diagnoses["healthy"].code == 0 and "Healthy" in diagnoses["healthy"].text
 
 
