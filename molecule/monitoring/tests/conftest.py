@@ -89,7 +89,7 @@ def examine(host) -> dict[str, Diagnosis]:
     for number, fault in enumerate(FAULTS):
         broken = doctor.shell(fault.inject)
         # Only what was said since the fault before was mended.
-        found[fault.name] = doctor.diagnose(window=max(int(time.time() - mended), 1), text=number % 5 == 0)
+        found[fault.name] = doctor.diagnose(window=int(time.time() - mended) + 1, text=number % 5 == 0)
         undone = doctor.shell(fault.undo)
         assert (broken.rc, undone.rc) == (0, 0), (fault.name, broken, undone, found[fault.name].text)
         mended = time.time()

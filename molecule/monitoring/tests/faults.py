@@ -102,7 +102,7 @@ FAULTS = [
     ),
     Fault("app needs a variable that nobody set", "app-environment", "get /missing; sleep 1", "sleep 1.1"),
     Fault("processes killed for memory", "oom-kills", "get '/hoard?400'; ready", "again; sleep 1.1"),
-    Fault("memory close to its limit", "memory-limit", "get '/hoard?230'", "again"),
+    Fault("memory close to its limit", "memory-limit", "get '/hoard?245'", "again"),
     Fault(
         "release restarts again and again",
         "app-restarting",
@@ -180,7 +180,7 @@ FAULTS = [
     Fault(
         "log deleted under nginx",
         "logs-deleted",
-        "mv /var/log/nginx/shop.error.log /root/; rm /root/shop.error.log",
+        "rm /var/log/nginx/shop.error.log",
         "install -o www-data -g adm -m 0640 /dev/null /var/log/nginx/shop.error.log; nginx -s reopen; sleep 0.3",
     ),
     Fault("many requests fail", "errors-5xx", "for _ in $(seq 25); do get /fail; done; sleep 1.5", "sleep 1.1"),

@@ -112,41 +112,24 @@ def test_a_value_between_recovery_and_threshold_keeps_the_alert(host, inbox):
     assert ("disk:/mnt/watched", "recovered") not in inbox.events()
 
 
-def test_nothing_is_lost_while_receivers_are_down(host, inbox):
-    host.check_output("systemctl stop receivers")
-    fill(host)
-    time.sleep(5)
-    host.check_output("rm /mnt/watched/x")
-    time.sleep(4)
-    waiting = host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
-    assert 'fastapi_resource_undelivered{channel="webhook"} 0' not in waiting
-    assert 'fastapi_resource_undelivered{channel="syslog"} 0' in waiting
-    host.check_output("systemctl start receivers")
-    inbox.wait("disk:/mnt/watched", "recovered", seconds=45)
-    time.sleep(1)
-    kinds = [kind for _metric, kind in inbox.events()]
-    assert kinds[0] == "firing" and kinds[-1] == "recovered" and set(kinds[1:-1]) <= {"still firing"}
-    numbers = [item["body"]["id"] for item in inbox.messages("webhook")]
-    assert numbers == sorted(set(numbers))
-
-
-def test_a_killed_monitor_neither_forgets_nor_repeats(host, inbox):
-    """Nor what it had not told yet when it was killed."""
+def test_nothing_is_lost_or_told_twice_whatever_is_killed(host, inbox):
+    """Receivers are down while it fires, the monitor is killed with that untold, and again while it fires."""
     host.check_output("systemctl stop receivers")
     fill(host)
     time.sleep(4.5)
+    waiting = host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
+    assert 'fastapi_resource_undelivered{channel="webhook"} 0' not in waiting
+    assert 'fastapi_resource_undelivered{channel="syslog"} 0' in waiting
     host.check_output(f"systemctl kill --signal=KILL {UNIT}")
     host.check_output("systemctl start receivers")
-    deadline = time.monotonic() + 20
-    while host.run(f"systemctl is-active {UNIT}").stdout.strip() != "active" and time.monotonic() < deadline:
-        time.sleep(0.3)
-    inbox.wait("disk:/mnt/watched", "firing", seconds=45)
-    inbox.wait("disk:/mnt/watched", "still firing", seconds=20)
+    inbox.wait("disk:/mnt/watched", "still firing", seconds=40)
     host.check_output(f"systemctl kill --signal=KILL {UNIT}")
     host.check_output("rm /mnt/watched/x")
     inbox.wait("disk:/mnt/watched", "recovered", seconds=30)
     kinds = [kind for _metric, kind in inbox.events()]
-    assert kinds.count("firing") == 1 and kinds.count("recovered") == 1
+    assert kinds[0] == "firing" and kinds[-1] == "recovered" and set(kinds[1:-1]) == {"still firing"}
+    numbers = [item["body"]["id"] for item in inbox.messages("webhook")]
+    assert numbers == sorted(set(numbers))
 
 
 def test_its_state_is_published(host):
@@ -159,7 +142,8 @@ def test_it_runs_as_nobody_in_particular(host):
     pid = host.check_output(f"systemctl show --property MainPID --value {UNIT}")
     status = host.check_output(f"cat /proc/{pid}/status")
     assert "NoNewPrivs:\t1" in status and "CapEff:\t0000000000000000" in status
-    assert host.check_output(f"stat -c %U /proc/{pid}") == "fastapi-resources"
+    # systemd's range for dynamic users
+    assert 61184 <= int(host.check_output(f"stat -c %u /proc/{pid}")) <= 65519
 
 
 def test_secrets_are_for_root_and_the_monitor_only(host):
