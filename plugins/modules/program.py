@@ -130,6 +130,7 @@ ARGUMENTS = {
         },
     },
     "secrets": {
+        "no_log": False,  # but their content
         "type": "list",
         "elements": "dict",
         "default": [],

@@ -711,6 +711,13 @@ def test_what_is_no_fault_is_not_named(change):
     assert diagnose(facts) == []
 
 
+def test_workers_that_were_killed_for_memory_have_not_crashed():
+    facts = healthy()
+    facts["journal"]["apps"]["shop"]["crashes"] = 4
+    facts["units"]["memory"][f"shop@{ID}.service"]["oom_kills"] = 2
+    assert {finding.id for finding in diagnose(facts)} == {"oom-kills"}
+
+
 def test_in_maintenance_503_is_right():
     facts = healthy()
     facts["apps"][0]["maintenance"], facts["edge"][0]["status"] = True, 503

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import testinfra
 from conftest import SEED
 
 UNIT = "fastapi-resources.service"
@@ -42,10 +45,8 @@ class Inbox:
         raise AssertionError(f"no message '{kind}' about {metric} came: {self.events()}\n{journal}")
 
 
-@pytest.fixture
-def inbox(host):
-    box = Inbox(host)
-    yield box
+def calm(host) -> None:
+    """As it was before the story, and nothing fires any more."""
     host.run(f"systemctl start receivers {UNIT}; umount /mnt/watched")
     deadline = time.monotonic() + 15
     while (
@@ -55,81 +56,120 @@ def inbox(host):
         time.sleep(0.5)
 
 
+@pytest.fixture(scope="module")
+def everywhere():
+    """Runs a story on all hosts side by side: most of it is waiting."""
+    hosts = testinfra.get_hosts(["ansible://all"], ansible_inventory=os.environ["MOLECULE_INVENTORY_FILE"])
+
+    def run(story) -> None:
+        def on(host) -> None:
+            try:
+                story(host, Inbox(host))
+            except AssertionError as error:
+                raise AssertionError(f"on {host.backend.hostname}: {error}") from error
+            finally:
+                calm(host)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(on, hosts))
+
+    return run
+
+
 def fill(host, size: str = "8M") -> None:
     host.run(f"{FULL} head -c {size} /dev/zero >/mnt/watched/x; true")
 
 
-def test_a_full_disk_is_told_everywhere_repeated_and_taken_back(host, inbox):
-    fill(host)
-    fired = inbox.wait("disk:/mnt/watched", "firing")
-    assert fired["authorization"] == "Bearer s33d-of-the-webhook"
-    assert (fired["body"]["status"], fired["body"]["threshold"]) == ("firing", 90)
-    assert fired["body"]["value"] == 100
-    inbox.wait("disk:/mnt/watched", "still firing")
-    host.check_output("rm /mnt/watched/x")
-    recovered = inbox.wait("disk:/mnt/watched", "recovered")
-    assert (recovered["body"]["status"], recovered["body"]["peak"]) == ("resolved", 100)
-    time.sleep(1)
-    for channel in CHANNELS:
-        assert len(inbox.messages(channel)) == len(inbox.events()), channel
-    assert "recovered" in inbox.messages("s33d-of-slack")[-1]["body"]["text"]
-    letter = inbox.messages("mail")[0]
-    assert letter["to"] == ["ops@example.com"] and "disk /mnt/watched 100 %" in letter["text"]
-    journal = host.check_output("journalctl --no-pager --identifier fastapi-resources --priority crit --lines 20")
-    assert "disk /mnt/watched 100 % (threshold 90 %), firing" in journal
+def test_a_full_disk_is_told_everywhere_repeated_and_taken_back(everywhere):
+    def story(host, inbox):
+        fill(host)
+        fired = inbox.wait("disk:/mnt/watched", "firing")
+        assert fired["authorization"] == "Bearer s33d-of-the-webhook"
+        assert (fired["body"]["status"], fired["body"]["threshold"]) == ("firing", 90)
+        assert fired["body"]["value"] == 100
+        inbox.wait("disk:/mnt/watched", "still firing")
+        host.check_output("rm /mnt/watched/x")
+        recovered = inbox.wait("disk:/mnt/watched", "recovered")
+        assert (recovered["body"]["status"], recovered["body"]["peak"]) == ("resolved", 100)
+        time.sleep(1)
+        for channel in CHANNELS:
+            assert len(inbox.messages(channel)) == len(inbox.events()), channel
+        assert "recovered" in inbox.messages("s33d-of-slack")[-1]["body"]["text"]
+        letter = inbox.messages("mail")[0]
+        assert letter["to"] == ["ops@example.com"] and "disk /mnt/watched 100 %" in letter["text"]
+        journal = host.check_output("journalctl --no-pager --identifier fastapi-resources --priority crit --lines 20")
+        assert "disk /mnt/watched 100 % (threshold 90 %), firing" in journal
+
+    everywhere(story)
 
 
-def test_inodes_that_run_out_are_told(host, inbox):
-    host.check_output(f"sh -c '{FULL} cd /mnt/watched && seq 1950 | xargs touch'")
-    inbox.wait("inodes:/mnt/watched", "firing")
-    assert ("disk:/mnt/watched", "firing") not in inbox.events()
+def test_inodes_that_run_out_are_told(everywhere):
+    def story(host, inbox):
+        host.check_output(f"sh -c '{FULL} cd /mnt/watched && seq 1950 | xargs touch'")
+        inbox.wait("inodes:/mnt/watched", "firing")
+        assert ("disk:/mnt/watched", "firing") not in inbox.events()
+
+    everywhere(story)
 
 
-def test_open_files_that_run_out_are_told(host, inbox):
-    limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
-    hog = f'import resource, time; {limit}; f = [open("/dev/null") for _ in range(94)]; time.sleep(60)'
-    host.check_output(f"systemd-run --quiet --unit=hog python3 -c '{hog}'")
-    try:
-        inbox.wait("descriptors", "firing")
-    finally:
-        host.check_output("systemctl stop hog")
-    inbox.wait("descriptors", "recovered")
+def test_open_files_that_run_out_are_told(everywhere):
+    def story(host, inbox):
+        limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
+        hog = f'import resource, time; {limit}; f = [open("/dev/null") for _ in range(94)]; time.sleep(60)'
+        host.check_output(f"systemd-run --quiet --unit=hog python3 -c '{hog}'")
+        try:
+            inbox.wait("descriptors", "firing")
+        finally:
+            host.check_output("systemctl stop hog")
+        inbox.wait("descriptors", "recovered")
+
+    everywhere(story)
 
 
-def test_a_breach_that_is_too_short_is_not_told(host, inbox):
-    fill(host)
-    time.sleep(0.8)
-    host.check_output("rm /mnt/watched/x")
-    time.sleep(4)
-    assert inbox.events() == []
+def test_a_breach_that_is_too_short_is_not_told(everywhere):
+    def story(host, inbox):
+        fill(host)
+        time.sleep(0.8)
+        host.check_output("rm /mnt/watched/x")
+        time.sleep(4)
+        assert inbox.events() == []
+
+    everywhere(story)
 
 
-def test_a_value_between_recovery_and_threshold_keeps_the_alert(host, inbox):
-    fill(host)
-    inbox.wait("disk:/mnt/watched", "firing")
-    host.check_output("truncate --size 7M /mnt/watched/x")  # 87 percent
-    time.sleep(4)
-    assert ("disk:/mnt/watched", "recovered") not in inbox.events()
+def test_a_value_between_recovery_and_threshold_keeps_the_alert(everywhere):
+    def story(host, inbox):
+        fill(host)
+        inbox.wait("disk:/mnt/watched", "firing")
+        host.check_output("truncate --size 7M /mnt/watched/x")  # 87 percent
+        time.sleep(4)
+        assert ("disk:/mnt/watched", "recovered") not in inbox.events()
+
+    everywhere(story)
 
 
-def test_nothing_is_lost_or_told_twice_whatever_is_killed(host, inbox):
+def test_nothing_is_lost_or_told_twice_whatever_is_killed(everywhere):
     """Receivers are down while it fires, the monitor is killed with that untold, and again while it fires."""
-    host.check_output("systemctl stop receivers")
-    fill(host)
-    time.sleep(4.5)
-    waiting = host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
-    assert 'fastapi_resource_undelivered{channel="webhook"} 0' not in waiting
-    assert 'fastapi_resource_undelivered{channel="syslog"} 0' in waiting
-    host.check_output(f"systemctl kill --signal=KILL {UNIT}")
-    host.check_output("systemctl start receivers")
-    inbox.wait("disk:/mnt/watched", "still firing", seconds=40)
-    host.check_output(f"systemctl kill --signal=KILL {UNIT}")
-    host.check_output("rm /mnt/watched/x")
-    inbox.wait("disk:/mnt/watched", "recovered", seconds=30)
-    kinds = [kind for _metric, kind in inbox.events()]
-    assert kinds[0] == "firing" and kinds[-1] == "recovered" and set(kinds[1:-1]) == {"still firing"}
-    numbers = [item["body"]["id"] for item in inbox.messages("webhook")]
-    assert numbers == sorted(set(numbers))
+
+    def story(host, inbox):
+        host.check_output("systemctl stop receivers")
+        fill(host)
+        time.sleep(4.5)
+        waiting = host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
+        assert 'fastapi_resource_undelivered{channel="webhook"} 0' not in waiting
+        assert 'fastapi_resource_undelivered{channel="syslog"} 0' in waiting
+        host.check_output(f"systemctl kill --signal=KILL {UNIT}")
+        host.check_output("systemctl start receivers")
+        inbox.wait("disk:/mnt/watched", "still firing", seconds=40)
+        host.check_output(f"systemctl kill --signal=KILL {UNIT}")
+        host.check_output("rm /mnt/watched/x")
+        inbox.wait("disk:/mnt/watched", "recovered", seconds=30)
+        kinds = [kind for _metric, kind in inbox.events()]
+        assert kinds[0] == "firing" and kinds[-1] == "recovered" and set(kinds[1:-1]) == {"still firing"}
+        numbers = [item["body"]["id"] for item in inbox.messages("webhook")]
+        assert numbers == sorted(set(numbers))
+
+    everywhere(story)
 
 
 def test_its_state_is_published(host):
@@ -165,7 +205,5 @@ def test_secrets_are_for_root_and_the_monitor_only(host):
     for place in places:
         assert SEED not in host.run("sh -c %s", place).stdout, place
     found = host.check_output("grep --recursive --files-with-matches s33d /etc").split()
-    assert sorted(found) == [
-        f"/etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token", "webhook_url")
-    ]
+    assert sorted(found) == [f"/etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token")]
     assert {host.file(path).mode for path in found} == {0o600}

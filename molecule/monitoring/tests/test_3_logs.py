@@ -61,7 +61,7 @@ def test_rotation_loses_no_line_and_opens_no_log_to_others(doctor):
     marks = "for n in $(seq 60); do get /log?rotation-$n; done & " + rotate
     assert doctor.shell(marks).rc == 0
     found = doctor.shell(
-        "cat /var/log/nginx/shop.access.log* | grep -o 'rotation-[0-9]*' | sort -u | wc -l"
+        "zcat -f /var/log/nginx/shop.access.log* | grep -o 'rotation-[0-9]*' | sort -u | wc -l"
     ).stdout.strip()
     assert found == "60"
     listed = doctor.host.check_output(

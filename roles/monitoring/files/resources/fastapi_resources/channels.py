@@ -32,7 +32,7 @@ LEVELS = {FIRING: syslog.LOG_CRIT, REPEATED: syslog.LOG_CRIT, RECOVERED: syslog.
 
 def title(message):
     """One line: `app1: disk /srv 96 % (threshold 90 %), firing since 2026-01-31 10:15:00 UTC`."""
-    metric, _, subject = message["metric"].partition(":")
+    metric, _colon, subject = message["metric"].partition(":")
     unit = "" if metric == "load" else " %"
     what = f"{message['host']}: {WORDS.get(metric, metric)}" + (f" {subject}" if subject else "")
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(message["since"]))

@@ -49,7 +49,7 @@ def textfile(path, watches, waiting):
     for name, text, value in METRICS:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
         for metric, state in sorted(watches.items()):
-            resource, _, subject = metric.partition(":")
+            resource, _colon, subject = metric.partition(":")
             subject = subject.replace("\\", "\\\\").replace('"', '\\"')
             lines.append(f'{name}{{resource="{resource}",subject="{subject}"}} {value(state)}')
     lines += [

@@ -520,7 +520,7 @@ def _connect(server):
             connection.settimeout(ASK)
             connection.connect(server.removeprefix("unix:").rstrip(":"))
         else:
-            name, _, port = server.rpartition(":") if ":" in server.rpartition("]")[2] else (server, "", "80")
+            name, _colon, port = server.rpartition(":") if ":" in server.rpartition("]")[2] else (server, "", "80")
             connection = socket.create_connection((name.strip("[]"), int(port)), timeout=ASK)
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__
@@ -586,7 +586,7 @@ def traffic(host):
     said = [line for path in glob.glob("/var/log/nginx/*error.log") for line in tail(path, 1 << 18)]
     since = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(host.now - host.window))
     recent = [line for line in said if line[:19] >= since]
-    limits = re.compile(r"worker_connections are not enough|Too many open files|no live upstreams|Permission denied")
+    limits = re.compile(r"worker_connections are not enough|Too many open files|no live upstreams")
     return {
         "sites": found,
         "limits": sorted({match.group(0) for line in recent for match in [limits.search(line)] if match}),

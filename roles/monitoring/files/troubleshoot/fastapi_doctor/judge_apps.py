@@ -230,7 +230,8 @@ def _said(app, facts):
             f"journalctl -u '{name}@*' | grep -A 30 'WORKER TIMEOUT'",
             said["errors"][-2:],
         )
-    if said["crashes"] >= CRASHES:
+    # Those that the kernel killed for memory are a matter of their own.
+    if said["crashes"] - _kills(app, facts) >= CRASHES:
         yield critical(
             "worker-crashes",
             name,
@@ -249,10 +250,16 @@ def _said(app, facts):
         )
 
 
+def _kills(app, facts):
+    """How often the kernel has killed processes of the app: by its own count, or by what systemd said of it."""
+    memory = facts.get("units", {}).get("memory", {}).get(f"{app['name']}@{app['live']}.service", {})
+    said = facts.get("journal", {}).get("apps", {}).get(app["name"], {})
+    return max(memory.get("oom_kills", 0), said.get("oom_kills", 0))
+
+
 def _memory(app, unit, facts):
     memory = facts.get("units", {}).get("memory", {}).get(f"{unit}.service")
-    said = facts.get("journal", {}).get("apps", {}).get(app["name"], {}).get("oom_kills", 0)
-    kills = max((memory or {}).get("oom_kills", 0), said)
+    kills = _kills(app, facts)
     if kills:
         yield critical(
             "oom-kills",

@@ -64,7 +64,7 @@ def mounts(text):
     kinds = re.compile(r"^(ext[234]|xfs|btrfs|f2fs|zfs|overlay|tmpfs|vfat|bcachefs)$")
     found = {}
     for line in text.splitlines():
-        left, _, right = line.partition(" - ")
+        left, _dash, right = line.partition(" - ")
         fields, kind = left.split(), right.split()[0] if right else ""
         if len(fields) < 6 or not kinds.match(kind):
             continue
@@ -98,7 +98,7 @@ def listeners(text):
         fields = line.split()
         if len(fields) < 5:
             continue
-        address, _, port = fields[3].rpartition(":")
+        address, _colon, port = fields[3].rpartition(":")
         if port.isdigit():
             found.append(
                 {
@@ -346,7 +346,7 @@ def traffic(lines, since, ignored_agent=""):
         if status >= 500:
             failed[f"{status} {entry.get('method', '')} {entry.get('uri', '').partition('?')[0]}"] += 1
         # Several tries are joined with commas; the last one answered.
-        last = str(entry.get("upstream_response_time", "")).replace(":", ",").split(",")[-1].strip()
+        last = str(entry.get("upstream_response_time", "")).replace(":", ",").rpartition(",")[2].strip()
         # A WebSocket or an event stream takes as long as its client likes.
         if re.match(r"^\d+\.\d+$", last) and status != 101:
             seconds.append(float(last))
