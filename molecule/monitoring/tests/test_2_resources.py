@@ -172,6 +172,54 @@ def test_nothing_is_lost_or_told_twice_whatever_is_killed(everywhere):
     everywhere(story)
 
 
+MAIL = """
+import sys
+sys.path.insert(0, "/usr/local/lib/fastapi/resources")
+from fastapi_resources import channels
+message = {
+    "id": 1, "host": "app1", "kind": "firing", "metric": "cpu", "value": 99, "peak": 99, "threshold": 90,
+    "since": 0, "time": 0, "gone": False, "dropped": 0,
+}
+security, port, name, password, trust = sys.argv[1:]
+channels.mail(message, {"mail_from": "monitor@example.com", "mail_to": ["ops@example.com"], "mail_host": name,
+    "mail_port": int(port), "mail_security": security, "mail_ca_file": trust, "mail_user": "monitor",
+    "mail_password": password})
+"""
+TRUST = "/root/certificates/mail/fullchain.pem"
+
+
+@pytest.fixture
+def mail(host, doctor):
+    """Sends a letter as the monitor does, to a server that insists on TLS and a password."""
+    doctor.certificate("/root/certificates/mail", "localhost", (-1, 90))
+    program = "/usr/bin/python3 -u /usr/local/bin/receivers.py /run/mail.jsonl /root/certificates/mail"
+    host.check_output(f"rm -f /run/mail.jsonl; systemd-run --quiet --unit=mail {program}; sleep 1.5")
+    yield lambda *arguments: host.run("python3 -c %s " + " ".join(arguments), MAIL)
+    host.check_output("systemctl stop mail")
+
+
+def test_mail_goes_over_tls_with_a_password(host, mail):
+    for security, port in (("starttls", 2526), ("tls", 2527)):
+        done = mail(security, str(port), "localhost", "s33d-of-the-mail", TRUST)
+        assert done.rc == 0, done.stderr
+    assert host.check_output("cat /run/mail.jsonl").count("app1: CPU 99 %") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (("starttls", "2526", "localhost", "wrong", TRUST), "SMTPAuthenticationError"),
+        (("starttls", "2526", "localhost", "s33d-of-the-mail", "''"), "CERTIFICATE_VERIFY_FAILED"),
+        (("tls", "2527", "127.0.0.1", "s33d-of-the-mail", TRUST), "CERTIFICATE_VERIFY_FAILED"),
+    ],
+    ids=["wrong password", "unknown CA", "other name"],
+)
+def test_mail_is_not_sent_to_whoever_answers(host, mail, arguments, error):
+    done = mail(*arguments)
+    assert done.rc == 1 and error in done.stderr
+    assert not host.file("/run/mail.jsonl").exists
+
+
 def test_its_state_is_published(host):
     text = host.check_output("cat /run/fastapi-resources/fastapi_resources.prom")
     assert 'fastapi_resource_firing{resource="disk",subject="/run"} 0' in text

@@ -79,6 +79,15 @@ def test_rotation_is_scheduled_and_sound(host):
     assert done.rc == 0 and "error" not in (done.stdout + done.stderr).lower().replace("error.log", "")
 
 
+def test_a_log_that_grows_too_large_is_rotated_within_the_hour(host):
+    log = "/var/log/nginx/error.log"
+    assert "*-*-* *:00:00" in host.check_output("systemctl show --property TimersCalendar logrotate.timer")
+    for size, rotated in (("499M", False), ("501M", True)):
+        host.check_output(f"truncate --size {size} {log}; logrotate --state /root/rotated /etc/logrotate.d/nginx")
+        assert (host.file(log).size < 1 << 20) is rotated, size
+    host.check_output("rm /var/log/nginx/error.log-*")
+
+
 def test_the_journal_is_kept_and_bounded(host):
     assert host.file("/var/log/journal").is_directory
     said = host.check_output("journalctl --no-pager --unit systemd-journald --output cat")
