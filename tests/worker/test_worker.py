@@ -225,3 +225,35 @@ def test_an_exception_after_the_answer_keeps_the_connection_and_is_logged(gunico
     for _ in range(2):
         assert connection.ask("/raises-after-its-answer").headers["connection"] is None
     wait_for(lambda: gunicorn.log.read_text().count("RuntimeError: on purpose") == 2)
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "fastapi_worker.RequestId"}},
+    "formatters": {"json": {"()": "pythonjsonlogger.json.JsonFormatter", "format": "%(message)s"}},
+    "handlers": {
+        "all": {
+            "class": "logging.StreamHandler",
+            "formatter": "json",
+            "filters": ["request_id"],
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "root": {"level": "INFO", "handlers": ["all"]},
+    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": ["all"], "propagate": False}},
+}
+
+
+def test_what_is_logged_while_a_request_is_answered_carries_its_id(gunicorn):
+    """The request's own, on a connection that is kept, and nothing else any."""
+    gunicorn.start(logconfig_dict=LOGGING)
+    connection = gunicorn.connect()
+    for headers in ({"X-Request-ID": "first-one"}, {}, {"X-Request-ID": "second-one"}):
+        connection.request("GET", "/raises-after-its-answer", headers=headers)
+        assert connection.getresponse().read()
+    lines = wait_for(lambda: (text := gunicorn.log.read_text()).count('"exc_info"') >= 3 and text.splitlines())
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    raised = [entry.get("request_id") for entry in entries if "on purpose" in entry.get("exc_info", "")]
+    assert raised == ["first-one", None, "second-one"]
+    assert {entry.get("request_id") for entry in entries if "exc_info" not in entry} == {None}
