@@ -191,7 +191,7 @@ def limits(value, path):
 def variable(value, path):
     """A fixed text would count all clients as one."""
     if isinstance(value, str) and not re.match(r"^[^\s\"';{}\\]*\$\w[^\s\"';{}\\]*$", value):
-        yield problem(path, "is no variable of nginx", value, mend="For example: $binary_remote_addr")
+        yield problem(path, "is no variable of nginx", value, mend="For example: $client_network")
 
 
 def upstream(value, path):
