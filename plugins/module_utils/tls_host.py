@@ -260,7 +260,7 @@ def survey(links=LINKS, config=CONFIG, placeholders=PLACEHOLDERS, run=run_here):
         try:
             certificate = read_pair(path, run)
             entry.update(
-                names=sorted(certificate["names"]), serial=certificate["serial"],
+                names=sorted(certificate["names"]), serial=certificate["serial"].lstrip("0"),
                 not_before=certificate["not_before"], not_after=certificate["not_after"])
             if nginx_uses(name) and nginx_runs():
                 entry["fault"] = mismatch(path, certificate["names"])

@@ -82,6 +82,13 @@ options:
     type: list
     elements: str
     default: []
+  unloadable:
+    description:
+      - Only these certificates, which nginx could not load. They are replaced, and where that cannot be done now, an older
+        copy that is sound or the placeholder stands in for them. That is no failure, since another task tries again.
+    type: list
+    elements: str
+    default: []
   plan:
     description: Only says what would be done, as in check mode.
     type: bool
@@ -204,10 +211,11 @@ kept:
   type: dict
   sample: {own: /srv/certificates/own}
 failures:
-  description: What went wrong, by certificate.
+  description: The certificates that something went wrong with. The message says what.
   returned: always
-  type: dict
-  sample: {shop: "shop.example.com: DNS problem: NXDOMAIN looking up A for shop.example.com (dns)"}
+  type: list
+  elements: str
+  sample: [shop]
 """
 
 import contextlib
@@ -246,6 +254,7 @@ ARGUMENTS = dict(
     certificates=dict(type="list", elements="dict", required=True, options=CERTIFICATE),
     obtain=dict(type="bool", default=True),
     reissue=dict(type="list", elements="str", default=[]),
+    unloadable=dict(type="list", elements="str", default=[]),
     plan=dict(type="bool", default=False),
     dry_run=dict(type="bool", default=False),
     key_type=dict(type="str", choices=["ecdsa", "rsa"], default="ecdsa", no_log=False),
@@ -357,6 +366,8 @@ class Certificates:
         if self.params["dry_run"]:
             self.rehearse(present)
             return
+        if self.params["unloadable"]:
+            lineages = present = [item for item in present if item.name in self.params["unloadable"]]
         for item in present:
             self.plan(item)
         self.ask_when_to_renew([item for item in present if item.certificate and not item.reasons])
@@ -364,6 +375,11 @@ class Certificates:
         for item in present:
             if item.reasons:
                 self.obtain(item)
+        if self.params["unloadable"]:
+            for item in [item for item in present if item.name in self.failures]:
+                self.stand_in(item)
+                self.module.warn(self.failures.pop(item.name))
+                present.remove(item)
         good = [item for item in present if item.name not in self.failures]
         for item in good:
             self.schedule(item)
@@ -508,16 +524,7 @@ class Certificates:
 
     def set_aside(self, item):
         """Moves a damaged certificate away, which certbot would not touch. What is served is a sound copy, if there is one."""
-        if item.linked() == tree.link_node(item.live):
-            pair = item.usable(self.run_command)
-            if pair:
-                os.makedirs(item.held, mode=0o700, exist_ok=True)
-                for path, file in zip(pair, ("fullchain.pem", "privkey.pem")):
-                    node = tree.read(os.path.realpath(path))
-                    tree.write(os.path.join(item.held, file), node._replace(mode=0o600))
-                tree.write(item.link, tree.link_node(item.held))
-            elif os.path.isdir(item.placeholder):
-                tree.write(item.link, tree.link_node(item.placeholder))
+        self.stand_in(item)
         folder = f"{DAMAGED}/{item.name}"
         shutil.rmtree(folder, ignore_errors=True)
         os.makedirs(folder, mode=0o700)
@@ -528,6 +535,20 @@ class Certificates:
                 moved[path] = os.path.join(folder, path.split("/")[3])
                 shutil.move(path, moved[path])
         return moved
+
+    def stand_in(self, item):
+        """Points the link to something that nginx can load, the newest first."""
+        if item.linked() != tree.link_node(item.live):
+            return
+        pair = item.usable(self.run_command)
+        if pair:
+            os.makedirs(item.held, mode=0o700, exist_ok=True)
+            for path, file in zip(pair, ("fullchain.pem", "privkey.pem")):
+                node = tree.read(os.path.realpath(path))
+                tree.write(os.path.join(item.held, file), node._replace(mode=0o600))
+            tree.write(item.link, tree.link_node(item.held))
+        elif os.path.isdir(item.placeholder):
+            tree.write(item.link, tree.link_node(item.placeholder))
 
     def certbot(self, words, account=False):
         """Runs certbot, or Fault with its reason."""
@@ -661,7 +682,7 @@ class Certificates:
     def result(self):
         found = {
             "changed": self.changed, "issued": self.issued, "removed": self.removed, "kept": self.kept,
-            "failures": self.failures}
+            "failures": list(self.failures)}
         if self.module._diff:
             found["diff"] = self.lines
         return found

@@ -1,6 +1,6 @@
 """Asks sites of this host for a page until a file is gone, and notes every answer and every certificate.
 
-Called with the file and the names of the sites. For each site one client asks over a connection that it keeps, one over a new
+Called with the file, the seconds between two questions of a client, and the names of the sites. For each site one client asks over a connection that it keeps, one over a new
 connection each time. Prints {name: {answers: {...}, resent: n, certificates: [serial, ...]}} as JSON.
 """
 
@@ -15,8 +15,7 @@ import sys
 import threading
 import time
 
-FILE, *NAMES = sys.argv[1:]
-PAUSE = 0.02
+FILE, PAUSE, *NAMES = sys.argv[1:]
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
@@ -54,13 +53,13 @@ def watch(name, keep):
         seen[name]["answers"][answer] += 1
         if not keep:
             client.close()
-        time.sleep(PAUSE)
+        time.sleep(float(PAUSE))
 
 
 def serial(certificate):
     done = subprocess.run(
         ["openssl", "x509", "-inform", "DER", "-noout", "-serial"], input=certificate, capture_output=True, check=True)
-    return done.stdout.decode().strip().partition("=")[2].lower()
+    return done.stdout.decode().strip().partition("=")[2].lower().lstrip("0")
 
 
 open(FILE, "w", encoding="utf-8").close()

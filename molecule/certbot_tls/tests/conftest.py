@@ -80,13 +80,13 @@ class Fleet:
         return results
 
     @contextmanager
-    def watched(self, *sites: str):
+    def watched(self, *sites: str, pause: float = 0.02):
         """Users on some sites of all hosts; afterwards the dict that this gives holds what they saw."""
         file, seen = "/run/watch", {}
 
         def watch(name, host):
             names = " ".join(f"{site}.{name}.test" for site in sites)
-            seen[name] = json.loads(host.check_output(f"python3 /usr/local/bin/watch.py {file} {names}"))
+            seen[name] = json.loads(host.check_output(f"python3 /usr/local/bin/watch.py {file} {pause} {names}"))
 
         thread = threading.Thread(target=lambda: self.on_all(watch))
         thread.start()
@@ -116,14 +116,14 @@ def changed(**changes) -> list:
 
 def disk(host, name: str) -> str:
     """The serial of the certificate that nginx is to serve."""
-    return host.check_output(f"openssl x509 -noout -serial -in /etc/nginx/tls/{name}/fullchain.pem").partition("=")[2].lower()
+    return host.check_output(f"openssl x509 -noout -serial -in /etc/nginx/tls/{name}/fullchain.pem").strip().partition("=")[2].lower().lstrip("0")
 
 
 def served(host, domain: str) -> str:
     """The serial of the certificate that nginx serves."""
     out = host.check_output(
         f"echo | openssl s_client -connect 127.0.0.1:443 -servername {domain} 2>/dev/null | openssl x509 -noout -serial")
-    return out.partition("=")[2].lower()
+    return out.strip().partition("=")[2].lower().lstrip("0")
 
 
 def describe(host, name: str) -> str:

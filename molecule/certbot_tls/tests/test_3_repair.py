@@ -38,7 +38,7 @@ def repair(fleet):
     time.sleep(20)
     fleet.on_all(lambda _name, host: [host.check_output(command) for command, _words in DAMAGE.values()])
     certificates = changed(**{name: change for name, (change, _words) in CHANGES.items()}) + [BRIEF_ONE]
-    with fleet.watched(*ALL) as seen:
+    with fleet.watched(*ALL, pause=0.3) as seen:
         run = fleet.run("--diff", certificates=certificates)
     after = fleet.on_all(lambda _name, host: {name: disk(host, name) for name in ALL})
     return run, before, after, seen
@@ -69,18 +69,17 @@ def test_the_run_says_why(repair, host, name):
 def test_users_see_the_old_certificate_until_the_new_one_is_there(repair, host, name):
     _run, before, after, seen = repair
     found = seen[os_name(host)][f"{name}.{os_name(host)}.test"]
-    assert set(found["certificates"]) == {before[os_name(host)][name].lstrip("0"), after[os_name(host)][name].lstrip("0")} or \
-        [serial.lstrip("0") for serial in found["certificates"]] == [
-            before[os_name(host)][name].lstrip("0"), after[os_name(host)][name].lstrip("0")]
+    assert found["certificates"] == [before[os_name(host)][name], after[os_name(host)][name]]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_request_fails(repair, host, name, measured):
     found = repair[3][os_name(host)][f"{name}.{os_name(host)}.test"]
     assert set(found["answers"]) == {"200 page"}, found
-    assert found["answers"]["200 page"] > 100
+    assert found["answers"]["200 page"] > 30
     if name == "shop":
-        measured(f"{found['answers']['200 page']} requests while certificates were replaced, 0 failed")
+        total = sum(entry["answers"]["200 page"] for entry in repair[3][os_name(host)].values())
+        measured(f"{total} requests while certificates were replaced, 0 failed")
 
 
 def test_names_and_keys_are_the_wanted_ones(repair, host):
@@ -120,4 +119,4 @@ def test_a_damaged_certificate_is_not_lost_where_the_ca_is_down(repair, fleet):
 
 def test_the_state_is_that_of_the_host(repair, host):
     found = json.loads(host.file("/var/lib/fastapi/certificates.json").content_string)["certificates"]
-    assert found["conf"]["serial"] == disk(host, "conf").lstrip("0")
+    assert found["conf"]["serial"] == disk(host, "conf")

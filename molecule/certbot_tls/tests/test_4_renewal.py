@@ -80,8 +80,7 @@ def test_a_renewal_that_nginx_cannot_load_fails_the_unit_and_the_next_run_mends_
 def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was, fleet):
     before = fleet.on_all(lambda _name, host: disk(host, "shop"))
     some = [item for item in changed() if item["name"] in ("shop", "wild", "both")]
-    run = fleet.run(playbook=None, certificates=changed(), certbot_tls_dry_run=True) if False else fleet.run(
-        "--tags", "all", certificates=some, certbot_tls_dry_run=True)
+    run = fleet.run(certificates=some, certbot_tls_dry_run=True)
     assert run.code == 0, run.output[-3000:]
     assert fleet.on_all(lambda _name, host: disk(host, "shop")) == before
     with fleet.without_acme():
