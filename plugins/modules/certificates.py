@@ -576,9 +576,8 @@ class Certificates:
 
     def rehearse(self, lineages):
         for item in lineages:
-            if not item.exists():
-                self.failures[item.name] = f"{item.name}: there is no certificate yet that could be renewed"
-            elif not self.check:
+            # one that is not there has failed, or is still to be obtained
+            if item.exists() and not self.check:
                 try:
                     self.certbot(plan.rehearsal(item.wanted))
                 except Fault as fault:

@@ -19,7 +19,9 @@ def renewal(host) -> dict:
 
 @pytest.fixture(scope="module")
 def as_it_was(fleet):
-    run = fleet.run(certificates=changed())
+    """Without what other tests added: a certificate that no site uses any more cannot be renewed, and fails the unit."""
+    gone = [{"name": name, "domains": ["gone.test"], "state": "absent"} for name in ("brief", "closed", "new")]
+    run = fleet.run(certificates=changed() + gone)
     assert run.code == 0, run.output[-3000:]
 
 
@@ -90,18 +92,11 @@ def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was
         assert "shop: would not be renewed. " in run.of(host) and "refused" in run.of(host), run.of(host)
 
 
-@pytest.mark.parametrize("days, renewed", [(2, []), (4, ["days6"]), (29, ["days6"]), (31, ["days45"]), (61, ["shop"])])
-def test_each_lifetime_is_renewed_in_time(as_it_was, host, days, renewed):
-    """certbot is told that it is another day: one week more or less than 6, 45 and 90 days of life."""
-    watched = ("days6", "days45", "shop")
-    due = [name for name in watched if would_renew(host, name, days)]
-    assert [name for name in due if name in renewed] == renewed, due
-    assert not [name for name, first in zip(watched, (3, 30, 60)) if name in due and days < first], due
-
-
-def would_renew(host, name: str, days: int) -> bool:
-    """What certbot itself decides on a day to come; the CA is not asked."""
+@pytest.mark.parametrize("name, days, due", [
+    ("days6", 2, False), ("days6", 4, True), ("days45", 29, False), ("days45", 31, True), ("shop", 59, False), ("shop", 61, True)])
+def test_each_lifetime_is_renewed_in_time(as_it_was, host, name, days, due):
+    """What certbot itself decides when it is told that it is another day. The CA is out of reach, so nothing is replaced."""
     out = host.run(
-        f"faketime '+{days} days' /usr/bin/certbot renew --no-random-sleep-on-renew --cert-name {name} --server https://127.0.0.1:9/ "
-        "--no-directory-hooks").stdout
-    return "not yet due" not in out.lower()
+        f"faketime '+{days} days' /usr/bin/certbot renew --no-random-sleep-on-renew --cert-name {name} "
+        "--server https://127.0.0.1:9/ --no-directory-hooks")
+    assert ("not yet due" not in out.stdout) is due, out
