@@ -205,14 +205,16 @@ def rehearsal(wanted):
     return words + ([] if wanted["server"] in (LETS_ENCRYPT, STAGING) else ["--server", wanted["server"]])
 
 
-PROBLEM = re.compile(r"^\s*(?:Domain|Identifier): +(.+)\n\s*Type: +(.+)\n\s*Detail: +((?:.+\n?)+?)(?=\n|\s*(?:Domain|Identifier):|\Z)",
-                     re.M)
+PROBLEM = re.compile(
+    r"^\s*(?:Domain|Identifier): +(.+)\n\s*Type: +(.+)\n\s*Detail: +((?:.+\n?)+?)(?=\n|\s*(?:Domain|Identifier):|\Z)", re.M)
 NOISE = re.compile(
     r"^(Saving debug log|Ask for help|Hint:|Some challenges have failed|An unexpected error occurred|See the logfile|"
     r"Certbot failed to authenticate|Requesting a certificate|Renewing an existing|Account registered|Processing |"
     r"The following (simulated )?renewals? |All (simulated )?renewals failed|- - -|Simulating renewal|"
     r"  /etc/letsencrypt/live/|\d+ (simulated )?renew failure|  Domain:|Failed to renew certificate)")
-UNREACHABLE = re.compile(r"host='([^']+)', port=(\d+)\).*?(?:: |\()([A-Z][^:'\"<>]*(?:refused|timed out|known|failed|resolution)[^'\"\\)]*)", re.S)
+UNREACHABLE = re.compile(
+    r"host='([^']+)', port=(\d+).*?(Connection refused|timed out|Name or service not known|Temporary failure in name resolution|"
+    r"No route to host|Network is unreachable|certificate verify failed[^'\"()]*)", re.S)
 BUSY = "Another instance of Certbot is already running"
 
 
