@@ -63,7 +63,8 @@ def options():
         certificate.pop(name)
     app["certificate"] = {
         "type": "dict",
-        "description": ["The application's certificate: the options of C(certbot_tls_certificates) without name and domains."],
+        "description": [
+            "The application's certificate: the options of C(certbot_tls_certificates) without name and domains."],
         "options": certificate,
     }
     for entry in site.values():

@@ -1,7 +1,8 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rules for certificates, as those of rules.py: what certbot or the CA would refuse is refused before anything changes."""
+"""The rules for certificates, as those of rules.py: what certbot or the CA would refuse is refused before anything
+changes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,16 @@ MAIL = re.compile(r"^[^@\s]+@[^@\s]+\.[^@\s]+$")
 PLUGIN = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 # Those of which both Debians have a package, to find the one that was meant.
 PLUGINS = (
-    "cloudflare", "digitalocean", "dnsimple", "gehirn", "google", "infomaniak", "linode", "ovh", "rfc2136", "route53",
+    "cloudflare",
+    "digitalocean",
+    "dnsimple",
+    "gehirn",
+    "google",
+    "infomaniak",
+    "linode",
+    "ovh",
+    "rfc2136",
+    "route53",
     "sakuracloud",
 )
 # These take their credentials from the environment or the machine.
@@ -38,24 +48,35 @@ def variables(values):
         yield problem("certbot_tls_dns_plugin", "is given with its prefix", plugin, mend=f"Write '{plugin[4:]}'")
     elif plugin and not version and plugin not in PLUGINS:
         close = nearest(plugin, PLUGINS)
-        mend = f"Did you mean '{close}'?" if close else "Debian has: {}. For others set certbot_tls_version".format(
-            ", ".join(PLUGINS))
+        mend = (
+            f"Did you mean '{close}'?"
+            if close
+            else "Debian has: {}. For others set certbot_tls_version".format(", ".join(PLUGINS))
+        )
         yield problem("certbot_tls_dns_plugin", "is no plugin that Debian has a package of", plugin, mend=mend)
     yield from server(values.get("certbot_tls_server"), "certbot_tls_server")
     if values.get("certbot_tls_staging") and values.get("certbot_tls_server") != certificates.LETS_ENCRYPT:
         yield problem(
-            "certbot_tls_staging", "is of Let's Encrypt, and certbot_tls_server is another one", True,
-            mend="Give the other one's own staging server as certbot_tls_server")
+            "certbot_tls_staging",
+            "is of Let's Encrypt, and certbot_tls_server is another one",
+            True,
+            mend="Give the other one's own staging server as certbot_tls_server",
+        )
     kid, key = (values.get(f"certbot_tls_eab_{name}") for name in ("kid", "hmac_key"))
     if bool(kid) != bool(key):
         yield problem(
-            "certbot_tls_eab_{}".format("hmac_key" if kid else "kid"), "is required as well", hidden=True,
-            mend="External account binding takes the key's id and the key")
+            "certbot_tls_eab_{}".format("hmac_key" if kid else "kid"),
+            "is required as well",
+            hidden=True,
+            mend="External account binding takes the key's id and the key",
+        )
     bundle = values.get("certbot_tls_ca_bundle")
     if bundle and "-----BEGIN" not in bundle and not bundle.startswith("/"):
         yield problem("certbot_tls_ca_bundle", "is neither PEM nor an absolute path on the host", bundle)
     if (values.get("certbot_tls_dns_propagation_seconds") or 0) < 0:
-        yield problem("certbot_tls_dns_propagation_seconds", "must be at least 0", values["certbot_tls_dns_propagation_seconds"])
+        yield problem(
+            "certbot_tls_dns_propagation_seconds", "must be at least 0", values["certbot_tls_dns_propagation_seconds"]
+        )
     yield from period(values.get("certbot_tls_renew_before_expiry"), "certbot_tls_renew_before_expiry")
     for index, item in enumerate(values.get("certbot_tls_certificates") or []):
         where = join("certbot_tls_certificates", index)
@@ -82,20 +103,32 @@ def one(item, path, names, values):
     kind = item.get("key_type") or values.get("certbot_tls_key_type")
     for option, its in (("rsa_key_size", "rsa"), ("elliptic_curve", "ecdsa")):
         if item.get(option) and kind != its:
-            yield problem(f"{path}.{option}", f"means nothing to a key of the type '{kind}'", item[option],
-                          mend=f"Give key_type: {its}, or leave it out")
+            yield problem(
+                f"{path}.{option}",
+                f"means nothing to a key of the type '{kind}'",
+                item[option],
+                mend=f"Give key_type: {its}, or leave it out",
+            )
     plugin = values.get("certbot_tls_dns_plugin")
     dns = (item.get("challenge") or values.get("certbot_tls_challenge")) == "dns"
     if dns and not plugin:
         own = f"{path}.challenge" if item.get("challenge") else "certbot_tls_challenge"
         yield problem(own, "needs a plugin that makes records in the DNS", "dns", mend="Set certbot_tls_dns_plugin")
     elif dns and plugin not in WITHOUT_CREDENTIALS and not values.get("certbot_tls_dns_credentials"):
-        yield problem("certbot_tls_dns_credentials", f"is required by the plugin '{plugin}'", hidden=True,
-                      mend="What the plugin's documentation wants in its file of credentials")
+        yield problem(
+            "certbot_tls_dns_credentials",
+            f"is required by the plugin '{plugin}'",
+            hidden=True,
+            mend="What the plugin's documentation wants in its file of credentials",
+        )
     version = VERSION.match(values.get("certbot_tls_version") or "")
     if item.get("profile") and (not version or int(version.group(1)) < certificates.PROFILES_SINCE):
-        yield problem(f"{path}.profile", "would be forgotten at the first renewal", item["profile"],
-                      mend="Set certbot_tls_version to 5.0.0 or later: Debian's certbot does not keep it")
+        yield problem(
+            f"{path}.profile",
+            "would be forgotten at the first renewal",
+            item["profile"],
+            mend="Set certbot_tls_version to 5.0.0 or later: Debian's certbot does not keep it",
+        )
     yield from certifiable(names, item, values)
 
 
@@ -112,13 +145,18 @@ def certifiable(names, item, values):
             reason = "is an address, for which certbot gets no certificate here"
         if reason:
             yield problem(
-                where, f"{reason}, so Let's Encrypt gives no certificate for it" if public else reason, name,
-                mend=f"{PLACEHOLDERS}, 'obtain: false' a single one; certbot_tls_server can name an ACME server of your own")
+                where,
+                f"{reason}, so Let's Encrypt gives no certificate for it" if public else reason,
+                name,
+                mend=f"{PLACEHOLDERS}, 'obtain: false' a single one; certbot_tls_server can name a CA of your own",
+            )
 
 
 def server(value, path):
     if value and not re.match(r"^https://[^/\s]+/\S*$", value):
-        yield problem(path, "is no directory of an ACME server", value, mend="For example: https://acme.example.com/directory")
+        yield problem(
+            path, "is no directory of an ACME server", value, mend="For example: https://acme.example.com/directory"
+        )
 
 
 def period(value, path):

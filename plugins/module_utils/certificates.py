@@ -1,7 +1,8 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the modules `certificates` and `certbot_renewal` decide: what differs, what certbot is to do, what its words mean.
+"""What the modules `certificates` and `certbot_renewal` decide: what differs, what certbot is to do, what its words
+mean.
 
 Nothing here touches the host. Times are seconds since the epoch.
 """
@@ -35,10 +36,19 @@ PERIOD = re.compile(r"^([1-9]\d*) ?(days?|hours?|%)$")
 # More would have certbot renew at each of its two runs a day.
 LARGEST_SHARE = 2 / 3
 
-# Names for which no public CA issues, because nobody owns them: RFC 2606, 6761, 6762 (local), 8375 (home.arpa), 9476 (alt),
-# and ICANN's reservation of 2024 (internal).
+# Names for which no public CA issues, because nobody owns them: RFC 2606, 6761, 6762 (local), 8375 (home.arpa), 9476
+# (alt), and ICANN's reservation of 2024 (internal).
 SPECIAL = (
-    "alt", "example", "example.com", "example.net", "example.org", "home.arpa", "internal", "invalid", "local", "localhost",
+    "alt",
+    "example",
+    "example.com",
+    "example.net",
+    "example.org",
+    "home.arpa",
+    "internal",
+    "invalid",
+    "local",
+    "localhost",
     "test",
 )
 
@@ -81,7 +91,9 @@ def parse_renewal(text):
             raise Fault(f"is broken at {line[:40]!r}")
         if section in ("", "renewalparams"):
             values[key.strip()] = value.strip()
-    missing = [key for key in ("cert", "privkey", "chain", "fullchain", "server", "authenticator") if not values.get(key)]
+    missing = [
+        key for key in ("cert", "privkey", "chain", "fullchain", "server", "authenticator") if not values.get(key)
+    ]
     if missing:
         raise Fault(f"is broken: it has no {missing[0]}")
     return values
@@ -111,7 +123,9 @@ def differences(wanted, have, certificate, now, webroot):
     elif wanted["authenticator"] == "webroot" and have.get("webroot_path", "").strip(", ") != webroot:
         reasons.append(f"webroot: {have.get('webroot_path', '').strip(', ')} to {webroot}")
     if (have.get("required_profile") or "") != wanted["profile"]:
-        reasons.append(f"profile: {have.get('required_profile') or 'the default'} to {wanted['profile'] or 'the default'}")
+        reasons.append(
+            f"profile: {have.get('required_profile') or 'the default'} to {wanted['profile'] or 'the default'}"
+        )
     if certificate["not_after"] <= now:
         reasons.append(f"expired on {day(certificate['not_after'])}")
     elif certificate["not_after"] - now < renew_before(wanted, certificate)[0] / 2:
@@ -172,8 +186,18 @@ def ari_overdue(answer, now):
 def order(wanted, params):
     """The command that has a certificate issued, whether there is one already or not."""
     words = [
-        "certonly", "--non-interactive", "--agree-tos", "--cert-name", wanted["name"], "--server", wanted["server"],
-        "--force-renewal", "--renew-with-new-domains", "--no-eff-email", "--key-type", wanted["key_type"],
+        "certonly",
+        "--non-interactive",
+        "--agree-tos",
+        "--cert-name",
+        wanted["name"],
+        "--server",
+        wanted["server"],
+        "--force-renewal",
+        "--renew-with-new-domains",
+        "--no-eff-email",
+        "--key-type",
+        wanted["key_type"],
     ]
     words += ["--email", params["email"]] if params["email"] else ["--register-unsafely-without-email"]
     if wanted["key_type"] == "ecdsa":
@@ -206,24 +230,38 @@ def rehearsal(wanted):
 
 
 PROBLEM = re.compile(
-    r"^\s*(?:Domain|Identifier): +(.+)\n\s*Type: +(.+)\n\s*Detail: +((?:.+\n?)+?)(?=\n|\s*(?:Domain|Identifier):|\Z)", re.M)
+    r"^\s*(?:Domain|Identifier): +(.+)\n\s*Type: +(.+)\n\s*Detail: +((?:.+\n?)+?)(?=\n|\s*(?:Domain|Identifier):|\Z)",
+    re.M,
+)
 NOISE = re.compile(
-    r"^(Saving debug log|Ask for help|Hint:|Some challenges have failed|An unexpected error occurred|See the logfile|"
+    r"^(Saving debug log|Ask for help|Hint:|Some challenges have failed|An unexpected error occurred|"
+    r"See the logfile|/var/log/|"
     r"Certbot failed to authenticate|Requesting a certificate|Renewing an existing|Account registered|Processing |"
     r"The following (simulated )?renewals? |All (simulated )?renewals failed|- - -|Simulating renewal|"
-    r"  /etc/letsencrypt/live/|\d+ (simulated )?renew failure|  Domain:|Failed to renew certificate)")
+    r"  /etc/letsencrypt/live/|\d+ (simulated )?renew failure|  Domain:)"
+)
+RENEWAL_OF = re.compile(r"^Failed to renew certificate \S+ with error: ")
 UNREACHABLE = re.compile(
-    r"host='([^']+)', port=(\d+).*?(Connection refused|timed out|Name or service not known|Temporary failure in name resolution|"
-    r"No route to host|Network is unreachable|certificate verify failed[^'\"()]*)", re.S)
+    r"host='([^']+)', port=(\d+).*?(Connection refused|timed out|Name or service not known|"
+    r"Temporary failure in name resolution|"
+    r"No route to host|Network is unreachable|certificate verify failed[^'\"()]*)",
+    re.S,
+)
 BUSY = "Another instance of Certbot is already running"
 
 
 def explain(output):
     """Why certbot did not do it, in the words of the CA where they are there."""
-    problems = [f"{name}: {' '.join(detail.split())} ({kind.strip()})" for name, kind, detail in PROBLEM.findall(output)]
+    problems = [
+        f"{name}: {' '.join(detail.split())} ({kind.strip()})" for name, kind, detail in PROBLEM.findall(output)
+    ]
     if problems:
         return "; ".join(dict.fromkeys(problems))
-    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip() and not NOISE.match(line)]
+    lines = [
+        " ".join(RENEWAL_OF.sub("", line).split())
+        for line in output.splitlines()
+        if line.strip() and not NOISE.match(line)
+    ]
     text = " ".join(dict.fromkeys(lines))
     match = UNREACHABLE.search(text)
     if match:
@@ -235,7 +273,9 @@ def explain(output):
 
 TEXT = "# Ansible managed\n# Role daoman.fastapi.certbot_tls.\n"
 HOOK = f"#!/bin/sh\n{TEXT}exec {COMMAND} deploy\n"
-SERVICE = TEXT + """[Unit]
+SERVICE = (
+    TEXT
+    + """[Unit]
 Description=Certbot
 Documentation=https://certbot.eff.org/docs
 
@@ -244,7 +284,10 @@ Type=oneshot
 PrivateTmp=true
 ExecStart={certbot} -q renew --no-random-sleep-on-renew
 """
-TIMER = TEXT + """[Unit]
+)
+TIMER = (
+    TEXT
+    + """[Unit]
 Description=Run certbot twice daily
 
 [Timer]
@@ -255,18 +298,26 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 """
-DROP_IN = TEXT + """[Service]
+)
+DROP_IN = (
+    TEXT
+    + """[Service]
 {environment}# A deploy hook that fails does not fail certbot, so that nginx has the new certificates is looked at here.
 ExecStartPost={command} check
 ExecStopPost={command} record
 """
-CRON = TEXT + """SHELL=/bin/sh
+)
+CRON = (
+    TEXT
+    + """SHELL=/bin/sh
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 {minute} {hours} * * * root {line}
 """
+)
 CRON_LINE = (
-    "test -d /run/systemd/system || {{ {environment}{certbot} -q renew --no-random-sleep-on-renew && {command} check && "
-    "{command} record success || {{ {command} record failed; false; }}; }}")
+    "test -d /run/systemd/system || {{ {environment}{certbot} -q renew --no-random-sleep-on-renew && "
+    "{command} check && {command} record success || {{ {command} record failed; false; }}; }}"
+)
 UNITS = "/etc/systemd/system"
 
 
@@ -281,11 +332,13 @@ def renewal_files(params, systemd, minute=0):
     venv = params["certbot"] != "/usr/bin/certbot"
     values = {"certbot": params["certbot"], "command": COMMAND}
     files = {
-        COMMAND: (params["command"], 0o755),
+        COMMAND: (f"#!/usr/bin/python3\n{TEXT}{params['command']}", 0o755),
         f"{CONFIG}/renewal-hooks/deploy/fastapi-nginx": (HOOK, 0o755),
         CA_BUNDLE: (params["ca_bundle_text"], 0o644) if params["ca_bundle_text"] else None,
         CREDENTIALS: (params["dns_credentials"], 0o600) if params["dns_credentials"] else None,
-        ENVIRONMENT: ("".join(f"{name}={quoted(value)}\n" for name, value in sorted(env.items())), 0o600) if env else None,
+        ENVIRONMENT: ("".join(f"{name}={quoted(value)}\n" for name, value in sorted(env.items())), 0o600)
+        if env
+        else None,
     }
     if systemd:
         source = f"EnvironmentFile={ENVIRONMENT}\n" if env else ""
@@ -297,7 +350,9 @@ def renewal_files(params, systemd, minute=0):
         line = CRON_LINE.format(environment=source, **values)
         hour = minute // 60
         files["/etc/cron.d/fastapi-certbot"] = (
-            CRON.format(minute=minute % 60, hours=f"{hour},{hour + 12}", line=line), 0o644)
+            CRON.format(minute=minute % 60, hours=f"{hour},{hour + 12}", line=line),
+            0o644,
+        )
     return files
 
 

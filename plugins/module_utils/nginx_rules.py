@@ -74,7 +74,7 @@ def variables(value):
             yield problem(join("nginx_acme_peers", index), "is neither host nor host:port", peer)
     if peers and value.get("nginx_proxy_protocol"):
         yield problem(
-            "nginx_acme_peers", "cannot be asked for challenges with nginx_proxy_protocol, which nginx does not speak to peers",
+            "nginx_acme_peers", "cannot be asked for challenges with nginx_proxy_protocol, which they expect",
             peers, mend="Prove the names by DNS instead: certbot_tls_challenge: dns")
     if value.get("nginx_tls_policy") == "modern" and value.get("nginx_ssl_ciphers"):
         yield problem(

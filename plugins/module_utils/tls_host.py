@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host can say of its certificates by itself: what lies on disk, what nginx serves, what monitoring reads.
 
-The module `certificates` uses it in a run. The role also installs it on the host as a command, for certbot's deploy hook and
-for the unit that renews, so there is one way to reload nginx and one to look at what it serves. So: the standard library
+The module `certificates` uses it in a run. The role also installs it on the host as a command, for certbot's deploy
+hook and
+for the unit that renews, so there is one way to reload nginx and one to look at what it serves. So:
+the standard library
 only, and nothing of Ansible.
 """
 
@@ -192,8 +194,8 @@ def fetch(name, path, address=("127.0.0.1", 80)):
 def mismatch(directory, names, serve=served):
     """What is wrong with what nginx serves for the names of a certificate, or None.
 
-    A name for which nginx has no site, or a site with another certificate, is nobody's fault; but one of them at least must
-    get what is in the directory.
+    A name for which nginx has no site, or a site with another certificate, is nobody's fault; but one of them at
+    least must get what is in the directory.
     """
     expected = blocks(os.path.join(directory, "fullchain.pem"))[0]
     found = set()
@@ -260,8 +262,11 @@ def survey(links=LINKS, config=CONFIG, placeholders=PLACEHOLDERS, run=run_here):
         try:
             certificate = read_pair(path, run)
             entry.update(
-                names=sorted(certificate["names"]), serial=certificate["serial"].lstrip("0"),
-                not_before=certificate["not_before"], not_after=certificate["not_after"])
+                names=sorted(certificate["names"]),
+                serial=certificate["serial"].lstrip("0"),
+                not_before=certificate["not_before"],
+                not_after=certificate["not_after"],
+            )
             if nginx_uses(name) and nginx_runs():
                 entry["fault"] = mismatch(path, certificate["names"])
                 entry["served"] = not entry["fault"]
@@ -279,16 +284,28 @@ def metrics(state):
         lines.extend(f"fastapi_certificate_{name}{labels} {value}" for labels, value in samples)
 
     entries = [('{name="%s"}' % name, entry) for name, entry in state["certificates"].items()]
-    metric("expiry_timestamp_seconds", "When the certificate expires.", [
-        (label, entry["not_after"]) for label, entry in entries if "not_after" in entry])
-    metric("placeholder", "1 where the certificate is a self-signed placeholder.", [
-        (label, int(entry["kind"] == "placeholder")) for label, entry in entries])
-    metric("served", "1 where nginx serves what is on disk.", [
-        (label, int(entry["served"])) for label, entry in entries if entry["served"] is not None])
+    metric(
+        "expiry_timestamp_seconds",
+        "When the certificate expires.",
+        [(label, entry["not_after"]) for label, entry in entries if "not_after" in entry],
+    )
+    metric(
+        "placeholder",
+        "1 where the certificate is a self-signed placeholder.",
+        [(label, int(entry["kind"] == "placeholder")) for label, entry in entries],
+    )
+    metric(
+        "served",
+        "1 where nginx serves what is on disk.",
+        [(label, int(entry["served"])) for label, entry in entries if entry["served"] is not None],
+    )
     renewal = state.get("renewal") or {}
     if renewal:
-        metric("renewal_success", "1 where the last renewal by the timer did not fail.", [
-            ("", int(renewal["result"] == "success"))])
+        metric(
+            "renewal_success",
+            "1 where the last renewal by the timer did not fail.",
+            [("", int(renewal["result"] == "success"))],
+        )
         metric("renewal_timestamp_seconds", "When the last renewal by the timer ended.", [("", renewal["time"])])
     return "\n".join(lines) + "\n"
 
@@ -333,15 +350,18 @@ def deploy():
     lineage = os.environ["RENEWED_LINEAGE"]
     if os.environ.get(QUIET) or not nginx_runs():
         return
-    links = [path for path in glob.glob(os.path.join(LINKS, "*")) if os.path.realpath(path) == os.path.realpath(lineage)]
+    links = [
+        path for path in glob.glob(os.path.join(LINKS, "*")) if os.path.realpath(path) == os.path.realpath(lineage)
+    ]
     names = set(os.environ.get("RENEWED_DOMAINS", "").split())
     reload({path: names for path in links if nginx_uses(os.path.basename(path))})
 
 
 def check():
     """After all renewals: fails the unit where nginx does not serve what is on disk, as a hook's failure does not."""
-    faults = [f"{name}: {entry['fault']}" for name, entry in survey().items()
-              if entry["kind"] == "certbot" and entry["fault"]]
+    faults = [
+        f"{name}: {entry['fault']}" for name, entry in survey().items() if entry["kind"] == "certbot" and entry["fault"]
+    ]
     if faults:
         raise Fault("\n".join(faults))
 

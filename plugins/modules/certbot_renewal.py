@@ -9,10 +9,12 @@ module: certbot_renewal
 short_description: Has certificates renewed twice a day
 version_added: 0.2.0
 description:
-  - Sees to the units C(certbot.service) and C(certbot.timer), or a file for cron where systemd does not run the services, and to
+  - Sees to the units C(certbot.service) and C(certbot.timer), or a file for cron where systemd does not run the
+    services, and to
     all that they need - certbot's deploy hook, the command that it calls, the CAs to trust, credentials for DNS.
-  - The unit fails where a certificate cannot be renewed, and where nginx does not serve what was renewed. How the last renewal
-    ended, and what there is of certificates, is written to C(/var/lib/fastapi/certificates.json), and for node_exporter.
+  - The unit fails where a certificate cannot be renewed, and where nginx does not serve what was renewed. How the
+    last renewal ended, and what there is of certificates, is written to C(/var/lib/fastapi/certificates.json), and for
+    node_exporter.
 options:
   certbot:
     description: The certbot to call. One that is not Debian's gets units of its own, in place of Debian's.
@@ -77,8 +79,14 @@ def wanted(params, systemd):
     # Hosts do not all ask at once, and each at the same time every day.
     with_machine_id = tree.read("/etc/machine-id")
     files = plan.renewal_files(
-        {**params, "ca_bundle_text": text and text.rstrip("\n") + "\n", "ca_bundle_path": plan.CA_BUNDLE if text else bundle},
-        systemd, zlib.crc32(with_machine_id.data if with_machine_id else b"") % 720)
+        {
+            **params,
+            "ca_bundle_text": text and text.rstrip("\n") + "\n",
+            "ca_bundle_path": plan.CA_BUNDLE if text else bundle,
+        },
+        systemd,
+        zlib.crc32(with_machine_id.data if with_machine_id else b"") % 720,
+    )
     return {path[1:]: tree.file_node(*file) if file else None for path, file in files.items()}
 
 

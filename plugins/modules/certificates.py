@@ -9,13 +9,14 @@ module: certificates
 short_description: Has nginx serve certificates that certbot obtains
 version_added: 0.2.0
 description:
-  - Looks at each certificate on the host and asks certbot for a new one only where something differs from what is wanted,
+  - Looks at each certificate on the host and asks certbot for a new one only where something differs from what is
+    wanted,
     has expired, or is damaged. With nothing to do no certificate is asked for, whether the ACME server answers or not.
-  - Points C(<links>/<name>) to certbot's certificate, tests nginx, reloads it, and makes sure that nginx serves what is on
-    disk. Until then, and where anything of this fails, what was served before is served on.
+  - Points C(<links>/<name>) to certbot's certificate, tests nginx, reloads it, and makes sure that nginx serves what
+    is on disk. Until then, and where anything of this fails, what was served before is served on.
   - All certificates are worked through. Those that could not be had fail the module at its end, each with its reason.
-  - Where the ACME server gives renewal information (ARI, RFC 9773) it is asked for, and a certificate whose time for renewal is
-    over, as that of a revoked one, is replaced. A server that does not answer is no failure then.
+  - Where the ACME server gives renewal information (ARI, RFC 9773) it is asked for, and a certificate whose time for
+    renewal is over, as that of a revoked one, is replaced. A server that does not answer is no failure then.
 options:
   certificates:
     description: The certificates.
@@ -62,7 +63,8 @@ options:
         type: str
         default: ""
       renew_before_expiry:
-        description: When the timer renews it, as V(30 days), V(48 hours) or V(33%) of its lifetime. Empty means O(renew_before_expiry).
+        description: When the timer renews it, as V(30 days), V(48 hours) or V(33%) of its lifetime. Empty means
+          O(renew_before_expiry).
         type: str
         default: ""
       challenge:
@@ -84,7 +86,8 @@ options:
     default: []
   unloadable:
     description:
-      - Only these certificates, which nginx could not load. They are replaced, and where that cannot be done now, an older
+      - Only these certificates, which nginx could not load. They are replaced, and where that cannot be done now, an
+        older
         copy that is sound or the placeholder stands in for them. That is no failure, since another task tries again.
     type: list
     elements: str
@@ -95,8 +98,8 @@ options:
     default: false
   dry_run:
     description: >-
-      Only has certbot renew each certificate and throw the result away. Let's Encrypt is asked on its staging server, others
-      directly.
+      Only has certbot renew each certificate and throw the result away. Let's Encrypt is asked on its staging server,
+      others directly.
     type: bool
     default: false
   key_type:
@@ -119,7 +122,8 @@ options:
     type: str
     default: https://acme-v02.api.letsencrypt.org/directory
   renew_before_expiry:
-    description: As O(certificates[].renew_before_expiry). Empty means a third of the lifetime, half of one below ten days.
+    description: As O(certificates[].renew_before_expiry). Empty means a third of the lifetime, half of one below ten
+      days.
     type: str
     default: ""
   challenge:
@@ -331,7 +335,10 @@ class Lineage:
 
     def usable(self, run):
         """The newest directory or pair of files that could be served: (certificate, key), or None."""
-        numbers = [re.search(r"fullchain(\d+)\.pem$", path) for path in glob.glob(f"{glob.escape(self.archive)}/fullchain*.pem")]
+        numbers = [
+            re.search(r"fullchain(\d+)\.pem$", path)
+            for path in glob.glob(f"{glob.escape(self.archive)}/fullchain*.pem")
+        ]
         pairs = [(f"{self.live}/fullchain.pem", f"{self.live}/privkey.pem")]
         for number in sorted((int(match.group(1)) for match in numbers if match), reverse=True):
             pairs.append((f"{self.archive}/fullchain{number}.pem", f"{self.archive}/privkey{number}.pem"))
@@ -413,8 +420,7 @@ class Certificates:
             item.damaged = True
             item.reasons.append(str(fault))
             return
-        item.reasons += plan.differences(
-            item.wanted, item.have, item.certificate, time.time(), self.params["webroot"])
+        item.reasons += plan.differences(item.wanted, item.have, item.certificate, time.time(), self.params["webroot"])
         if item.name in self.params["reissue"]:
             item.reasons.append("it was asked for")
 
@@ -479,12 +485,18 @@ class Certificates:
     def describe(self, item):
         if not item.certificate:
             return "a damaged certificate"
-        return (f"{', '.join(sorted(item.certificate['names']))}, {item.certificate['key_type']} {item.certificate['key']}, "
-                f"until {plan.day(item.certificate['not_after'])}, serial {item.certificate['serial']}")
+        return (
+            f"{', '.join(sorted(item.certificate['names']))}, "
+            f"{item.certificate['key_type']} {item.certificate['key']}, "
+            f"until {plan.day(item.certificate['not_after'])}, serial {item.certificate['serial']}"
+        )
 
     def failed(self, item, fault):
-        return (f"{item.name}: there is no new certificate for {', '.join(item.wanted['domains'])} from {item.wanted['server']}. "
-                f"{fault}. {self.goes_on(item)}")
+        return (
+            f"{item.name}: there is no new certificate for {', '.join(item.wanted['domains'])} "
+            f"from {item.wanted['server']}. "
+            f"{fault}. {self.goes_on(item)}"
+        )
 
     def goes_on(self, item):
         """What is served in spite of a failure."""
@@ -494,7 +506,9 @@ class Certificates:
         with contextlib.suppress(Fault):
             until = tls_host.read_certificate(f"{item.link}/fullchain.pem", self.run_command)["not_after"]
             word = "expires" if until > time.time() else "expired"
-            return f"The site is served with the certificate before, which {word} on {plan.day(until)}. The next run tries again."
+            return (
+                f"The site is served with the certificate before, which {word} on {plan.day(until)}. "
+                "The next run tries again.")
         return "nginx serves what it has loaded until it is restarted. The next run tries again."
 
     def ready(self, item):
@@ -514,16 +528,21 @@ class Certificates:
             for domain in item.wanted["domains"]:
                 status, body = tls_host.fetch(domain, f"/{CHALLENGES}/{name}")
                 if not status:
-                    raise Fault(f"nginx on this host does not answer for {domain} on port 80: {body}. The CA was not asked")
+                    raise Fault(
+                        f"nginx on this host does not answer for {domain} on port 80: {body}. The CA was not asked"
+                    )
                 if status != 200 or body.strip() != name:
-                    raise Fault(f"nginx on this host answers {status} for a challenge of {domain} on port 80. Is there a site for "
-                                "that name? The CA was not asked")
+                    raise Fault(
+                        f"nginx on this host answers {status} for a challenge of {domain} on port 80. Is there a site "
+                        "for that name? The CA was not asked"
+                    )
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
     def set_aside(self, item):
-        """Moves a damaged certificate away, which certbot would not touch. What is served is a sound copy, if there is one."""
+        """Moves a damaged certificate away, which certbot would not touch. What is served is a sound copy, if there
+        is one."""
         self.stand_in(item)
         folder = f"{DAMAGED}/{item.name}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -592,7 +611,8 @@ class Certificates:
         if capped:
             self.module.warn(
                 f"{item.name}: renew_before_expiry is {item.wanted['renew_before_expiry']}, too much of its lifetime. "
-                "It is renewed when a third of that is over.")
+                "It is renewed when a third of that is over."
+            )
         node = tree.read(item.renewal)
         if item.damaged and self.check:
             return
@@ -613,7 +633,7 @@ class Certificates:
                 before[item.name] = (item, there)
                 if not self.check:
                     tree.write(item.link, tree.link_node(item.live))
-            if self.check and item.reasons or not (tls_host.nginx_uses(item.name) and tls_host.nginx_runs()):
+            if (self.check and item.reasons) or not (tls_host.nginx_uses(item.name) and tls_host.nginx_runs()):
                 continue
             names = item.certificate["names"]
             if item.name in self.issued or item.name in before:
@@ -631,7 +651,9 @@ class Certificates:
             for item in lineages:
                 if item.live in expected:
                     self.failures[item.name] = (
-                        f"{item.name}: certbot has the certificate, but nginx does not serve it. {fault}. {self.goes_on(item)}")
+                        f"{item.name}: certbot has the certificate, but nginx does not serve it. {fault}. "
+                        f"{self.goes_on(item)}"
+                    )
             return
         for item in lineages:
             shutil.rmtree(item.held, ignore_errors=True)
@@ -673,15 +695,28 @@ class Certificates:
             item.look(self.run_command)
         except Fault as fault:
             raise Fault(f"It is damaged, and with it the key that would prove the right to do so ({fault})") from fault
-        self.certbot(["revoke", "--non-interactive", "--cert-name", item.name, "--server", item.have["server"],
-                      "--no-delete-after-revoke"])
+        self.certbot(
+            [
+                "revoke",
+                "--non-interactive",
+                "--cert-name",
+                item.name,
+                "--server",
+                item.have["server"],
+                "--no-delete-after-revoke",
+            ]
+        )
 
     # -- The result ----------------------------------------------------------------------------------------------------
 
     def result(self):
         found = {
-            "changed": self.changed, "issued": self.issued, "removed": self.removed, "kept": self.kept,
-            "failures": list(self.failures)}
+            "changed": self.changed,
+            "issued": self.issued,
+            "removed": self.removed,
+            "kept": self.kept,
+            "failures": list(self.failures),
+        }
         if self.module._diff:
             found["diff"] = self.lines
         return found

@@ -13,7 +13,8 @@ description:
     C(fullchain.pem) and C(privkey.pem).
   - A name that is there already and is anything but the link to the placeholder, such as a link to a real certificate
     or a directory with one, is left alone, and no placeholder is made for it.
-  - A link to a certificate of certbot's that nginx could not load, because of a file that is missing or damaged, is named in
+  - A link to a certificate of certbot's that nginx could not load, because of a file that is missing or damaged, is
+    named in
     RV(damaged), and there is a placeholder for it.
   - A placeholder is made anew when its names change, when it is about to expire, and when its key does not fit.
 options:
@@ -219,7 +220,8 @@ def secure(path):
 
 def ensure(params, check, run):
     """Does it all. Returns what the module returns."""
-    result = {"changed": False, "issued": [], "linked": [], "damaged": {}, "kept": {}, "diff": {"before": "", "after": ""}}
+    result = {"changed": False, "issued": [], "linked": [], "damaged": {}, "kept": {},
+              "diff": {"before": "", "after": ""}}
     absent = {item["name"] for item in params["certificates"] if item.get("state") == "absent"}
     for name, wanted in checked(params["certificates"]).items():
         path, link = os.path.join(params["directory"], name), os.path.join(params["links"], name)

@@ -98,7 +98,8 @@ def test_a_certificate_is_for_all_names_of_an_app():
 
 
 def test_placeholders_are_for_what_is_to_be_there():
-    certificates = [{"name": "a", "domains": ["a"], "key_type": "rsa"}, {"name": "b", "domains": ["b"], "state": "absent"}]
+    gone = {"name": "b", "domains": ["b"], "state": "absent"}
+    certificates = [{"name": "a", "domains": ["a"], "key_type": "rsa"}, gone]
     assert apps.placeholders(certificates) == [{"name": "a", "domains": ["a"]}]
 
 

@@ -1,6 +1,7 @@
 """Asks sites of this host for a page until a file is gone, and notes every answer and every certificate.
 
-Called with the file, the seconds between two questions of a client, and the names of the sites. For each site one client asks over a connection that it keeps, one over a new
+Called with the file, the seconds between two questions of a client, and the names of the sites. For each site one
+client asks over a connection that it keeps, one over a new
 connection each time. Prints {name: {answers: {...}, resent: n, certificates: [serial, ...]}} as JSON.
 """
 
@@ -46,7 +47,8 @@ def watch(name, keep):
         except (OSError, http.client.HTTPException) as error:
             client.close()
             answer = repr(error)
-            # nginx closed the connection while it was idle: the question is asked again, as browsers do (RFC 9112, 9.3.1).
+            # nginx closed the connection while it was idle: the question is asked again, as browsers do (RFC 9112,
+            # 9.3.1).
             if used and isinstance(error, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)):
                 seen[name]["resent"] += 1
                 continue
@@ -58,7 +60,8 @@ def watch(name, keep):
 
 def serial(certificate):
     done = subprocess.run(
-        ["openssl", "x509", "-inform", "DER", "-noout", "-serial"], input=certificate, capture_output=True, check=True)
+        ["openssl", "x509", "-inform", "DER", "-noout", "-serial"], input=certificate, capture_output=True, check=True
+    )
     return done.stdout.decode().strip().partition("=")[2].lower().lstrip("0")
 
 

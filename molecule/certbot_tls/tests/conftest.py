@@ -46,17 +46,28 @@ class Fleet:
         self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         self.hosts = {
             name: testinfra.get_host(f"ansible://fastapi-certbot_tls-{name}", ansible_inventory=self.inventory)
-            for name in ("debian12", "debian13")}
+            for name in ("debian12", "debian13")
+        }
 
     def run(self, *arguments: str, certificates: list | None = None, playbook: Path | None = None, **variables) -> Run:
         variables = {"certbot_tls_manage_packages": False, "nginx_manage_packages": False, **variables}
         if certificates is not None:
             variables["certbot_tls_certificates"] = certificates
         done = subprocess.run(
-            ["ansible-playbook", "-i", self.inventory, "-e", json.dumps(variables), *arguments,
-             str(playbook or SCENARIO / "converge.yml")],
-            capture_output=True, text=True, check=False,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"})
+            [
+                "ansible-playbook",
+                "-i",
+                self.inventory,
+                "-e",
+                json.dumps(variables),
+                *arguments,
+                str(playbook or SCENARIO / "converge.yml"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+        )
         return Run(done.returncode, done.stdout + done.stderr)
 
     def on_all(self, work) -> dict:
@@ -101,8 +112,11 @@ class Fleet:
     @contextmanager
     def without_acme(self):
         """The ACME server cannot be reached by the hosts. It is never stopped itself: all it knows is in its memory."""
-        self.on_all(lambda _name, host: host.check_output("cp /etc/hosts /run/hosts && sed 's/.* acme.test/127.0.0.9 acme.test/' "
-                                                         "/run/hosts > /etc/hosts"))
+        self.on_all(
+            lambda _name, host: host.check_output(
+                "cp /etc/hosts /run/hosts && sed 's/.* acme.test/127.0.0.9 acme.test/' /run/hosts > /etc/hosts"
+            )
+        )
         try:
             yield
         finally:
@@ -116,13 +130,20 @@ def changed(**changes) -> list:
 
 def disk(host, name: str) -> str:
     """The serial of the certificate that nginx is to serve."""
-    return host.check_output(f"openssl x509 -noout -serial -in /etc/nginx/tls/{name}/fullchain.pem").strip().partition("=")[2].lower().lstrip("0")
+    return (
+        host.check_output(f"openssl x509 -noout -serial -in /etc/nginx/tls/{name}/fullchain.pem")
+        .strip()
+        .partition("=")[2]
+        .lower()
+        .lstrip("0")
+    )
 
 
 def served(host, domain: str) -> str:
     """The serial of the certificate that nginx serves."""
     out = host.check_output(
-        f"echo | openssl s_client -connect 127.0.0.1:443 -servername {domain} 2>/dev/null | openssl x509 -noout -serial")
+        f"echo | openssl s_client -connect 127.0.0.1:443 -servername {domain} 2>/dev/null | openssl x509 -noout -serial"
+    )
     return out.strip().partition("=")[2].lower().lstrip("0")
 
 

@@ -22,7 +22,8 @@ def test_clients_that_trust_the_ca_get_the_page(host, name):
     host.check_output(ROOT.format(port=PORTS.get(name, 15000)) + " > /run/root.pem")
     for domain in domains(host, name):
         asked = host.run(
-            f"curl --silent --location --cacert /run/root.pem --connect-to ::127.0.0.1: https://{domain}/page.txt")
+            f"curl --silent --location --cacert /run/root.pem --connect-to ::127.0.0.1: https://{domain}/page.txt"
+        )
         assert asked.stdout == "page", f"{domain}: {asked}"
 
 
@@ -31,21 +32,26 @@ def test_keys_are_of_the_wanted_types(host):
     assert "Public-Key: (2048 bit)" in describe(host, "days6")
 
 
-@pytest.mark.parametrize("path, mode", [
-    ("/etc/letsencrypt/live", 0o700),
-    ("/etc/letsencrypt/archive", 0o700),
-    ("/etc/letsencrypt/archive/shop/privkey1.pem", 0o600),
-    ("/etc/letsencrypt/fastapi-dns.ini", 0o600),
-    ("/etc/letsencrypt/fastapi.env", 0o600),
-    ("/var/lib/fastapi/placeholder/shop/privkey.pem", 0o600),
-])
+@pytest.mark.parametrize(
+    "path, mode",
+    [
+        ("/etc/letsencrypt/live", 0o700),
+        ("/etc/letsencrypt/archive", 0o700),
+        ("/etc/letsencrypt/archive/shop/privkey1.pem", 0o600),
+        ("/etc/letsencrypt/fastapi-dns.ini", 0o600),
+        ("/etc/letsencrypt/fastapi.env", 0o600),
+        ("/var/lib/fastapi/placeholder/shop/privkey.pem", 0o600),
+    ],
+)
 def test_only_root_reads_keys_and_credentials(host, path, mode):
     file = host.file(path)
     assert (file.user, file.group, file.mode) == ("root", "root", mode)
 
 
 def test_hosts_behind_one_name_have_keys_of_their_own(fleet):
-    keys = fleet.on_all(lambda _name, host: host.check_output("openssl x509 -noout -pubkey -in /etc/nginx/tls/both/fullchain.pem"))
+    keys = fleet.on_all(
+        lambda _name, host: host.check_output("openssl x509 -noout -pubkey -in /etc/nginx/tls/both/fullchain.pem")
+    )
     assert len(set(keys.values())) == 2
 
 
@@ -81,7 +87,10 @@ def test_the_timer_knows_when_to_renew(host, name, hours):
 def test_the_state_can_be_read_by_monitoring(host):
     found = json.loads(host.file("/var/lib/fastapi/certificates.json").content_string)["certificates"]
     assert {name: entry["kind"] for name, entry in found.items()} == {
-        **dict.fromkeys(REAL, "certbot"), "local": "placeholder", "mine": "other"}
+        **dict.fromkeys(REAL, "certbot"),
+        "local": "placeholder",
+        "mine": "other",
+    }
     assert found["shop"]["serial"] == disk(host, "shop")
     assert found["shop"]["served"] is True and found["shop"]["fault"] is None
 
@@ -101,15 +110,21 @@ def test_check_mode_predicts_what_a_change_would_do_and_does_not_do_it(fleet):
     assert {name: disk(host, "api") for name, host in fleet.hosts.items()} == before
 
 
-@pytest.mark.parametrize("variables, words", [
-    ({"certbot_tls_server": "https://acme-v02.api.letsencrypt.org/directory"}, "is reserved and nobody's"),
-    ({"certbot_tls_eab_kid": "customer"}, "certbot_tls_eab_hmac_key: is required as well"),
-    ({"certbot_tls_staging": True}, "certbot_tls_staging: is of Let's Encrypt"),
-])
+@pytest.mark.parametrize(
+    "variables, words",
+    [
+        ({"certbot_tls_server": "https://acme-v02.api.letsencrypt.org/directory"}, "is reserved and nobody's"),
+        ({"certbot_tls_eab_kid": "customer"}, "certbot_tls_eab_hmac_key: is required as well"),
+        ({"certbot_tls_staging": True}, "certbot_tls_staging: is of Let's Encrypt"),
+    ],
+)
 def test_what_no_ca_would_do_is_refused_before_anything_changes(fleet, variables, words):
-    before = fleet.on_all(lambda _name, host: host.check_output("find /etc/letsencrypt /etc/nginx -printf '%p %T@\\n' | sort"))
+    before = fleet.on_all(
+        lambda _name, host: host.check_output("find /etc/letsencrypt /etc/nginx -printf '%p %T@\\n' | sort")
+    )
     run = fleet.run(**variables)
     assert run.code == 2 and words in " ".join(run.output.split()), run.output[-3000:]
     assert "nothing was changed" in run.output
     assert before == fleet.on_all(
-        lambda _name, host: host.check_output("find /etc/letsencrypt /etc/nginx -printf '%p %T@\\n' | sort"))
+        lambda _name, host: host.check_output("find /etc/letsencrypt /etc/nginx -printf '%p %T@\\n' | sort")
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import CLOSED, MAIN, changed, describe, disk, os_name, served
 
-# The ACME server is down, the DNS does not know the name, it leads to a machine where nothing listens; one that is all right.
+# The ACME server is down, the DNS does not know the name, it leads to a machine where nothing listens; one that is
+# all right.
 NEW = [
     {"name": "closed", "domains": ["closed.{{ os }}.test"], "server": CLOSED},
     {"name": "nowhere", "domains": ["nowhere.{{ os }}.test"]},
@@ -19,11 +20,14 @@ def first_run(fleet):
     return fleet.run(certificates=changed() + NEW)
 
 
-@pytest.mark.parametrize("name, why", [
-    ("closed", "Connection refused"),
-    ("nowhere", "nowhere.{os}.test: "),
-    ("gone", "connection refused"),
-])
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("closed", "Connection refused"),
+        ("nowhere", "nowhere.{os}.test: "),
+        ("gone", "connection refused"),
+    ],
+)
 def test_the_run_says_which_name_failed_and_why(first_run, host, name, why):
     said = first_run.of(host)
     assert first_run.code == 2 and first_run.failed(host) == 1, first_run.output[-3000:]

@@ -16,8 +16,11 @@ DAMAGE = {
     "wild": (f"ln -sfn ../../archive/wild/cert9.pem {LINEAGE}/live/wild/cert.pem", "cert.pem leads nowhere"),
     "days45": (f"truncate --size 1200 {LINEAGE}/archive/days45/fullchain1.pem", "fullchain.pem is damaged"),
     "days6": (f"openssl genrsa 2048 2>/dev/null > {LINEAGE}/archive/days6/privkey1.pem", "is not the key"),
-    "revoked": ("REQUESTS_CA_BUNDLE=/etc/letsencrypt/fastapi-ca.pem certbot revoke --non-interactive --cert-name revoked "
-                "--server https://acme.test:14000/dir --no-delete-after-revoke", "its CA wants it replaced"),
+    "revoked": (
+        "REQUESTS_CA_BUNDLE=/etc/letsencrypt/fastapi-ca.pem certbot revoke --non-interactive --cert-name revoked "
+        "--server https://acme.test:14000/dir --no-delete-after-revoke",
+        "its CA wants it replaced",
+    ),
 }
 # What is changed in the inventory.
 CHANGES = {
@@ -31,13 +34,13 @@ ALL = [*DAMAGE, *CHANGES, "brief"]
 @pytest.fixture(scope="module")
 def repair(fleet):
     """The run, the serials before and after it, and what users saw meanwhile."""
-    expires = fleet.run(certificates=changed() + [BRIEF_ONE])
+    expires = fleet.run(certificates=[*changed(), BRIEF_ONE])
     assert expires.code == 0, expires.output[-3000:]
     before = fleet.on_all(lambda _name, host: {name: disk(host, name) for name in ALL})
     # It lives for 25 s.
     time.sleep(20)
     fleet.on_all(lambda _name, host: [host.check_output(command) for command, _words in DAMAGE.values()])
-    certificates = changed(**{name: change for name, (change, _words) in CHANGES.items()}) + [BRIEF_ONE]
+    certificates = [*changed(**{name: change for name, (change, _words) in CHANGES.items()}), BRIEF_ONE]
     with fleet.watched(*ALL, pause=0.3) as seen:
         run = fleet.run("--diff", certificates=certificates)
     after = fleet.on_all(lambda _name, host: {name: disk(host, name) for name in ALL})

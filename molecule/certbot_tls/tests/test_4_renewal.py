@@ -19,7 +19,8 @@ def renewal(host) -> dict:
 
 @pytest.fixture(scope="module")
 def as_it_was(fleet):
-    """Without what other tests added: a certificate that no site uses any more cannot be renewed, and fails the unit."""
+    """Without what other tests added: a certificate that no site uses any more cannot be renewed, and fails the
+    unit."""
     gone = [{"name": name, "domains": ["gone.test"], "state": "absent"} for name in ("brief", "closed", "new")]
     run = fleet.run(certificates=changed() + gone)
     assert run.code == 0, run.output[-3000:]
@@ -71,7 +72,9 @@ def test_a_renewal_that_nginx_cannot_load_fails_the_unit_and_the_next_run_mends_
     assert codes == {"debian12": 1, "debian13": 1}
     for name, host in fleet.hosts.items():
         assert served(host, f"shop.{name}.test") == before[name] != disk(host, "shop")
-        assert "nginx serves another certificate" in host.check_output("journalctl --unit certbot.service --lines 50 --no-pager")
+        assert "nginx serves another certificate" in host.check_output(
+            "journalctl --unit certbot.service --lines 50 --no-pager"
+        )
     fleet.on_all(lambda _name, host: host.check_output("rm /etc/nginx/conf.d/broken.conf"))
     run = fleet.run(certificates=changed())
     assert run.code == 0, run.output[-3000:]
@@ -92,11 +95,22 @@ def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was
         assert "shop: would not be renewed. " in run.of(host) and "refused" in run.of(host), run.of(host)
 
 
-@pytest.mark.parametrize("name, days, due", [
-    ("days6", 2, False), ("days6", 4, True), ("days45", 29, False), ("days45", 31, True), ("shop", 59, False), ("shop", 61, True)])
+@pytest.mark.parametrize(
+    "name, days, due",
+    [
+        ("days6", 2, False),
+        ("days6", 4, True),
+        ("days45", 29, False),
+        ("days45", 31, True),
+        ("shop", 59, False),
+        ("shop", 61, True),
+    ],
+)
 def test_each_lifetime_is_renewed_in_time(as_it_was, host, name, days, due):
-    """What certbot itself decides when it is told that it is another day. The CA is out of reach, so nothing is replaced."""
+    """What certbot itself decides when it is told that it is another day. The CA is out of reach, so nothing is
+    replaced."""
     out = host.run(
         f"faketime '+{days} days' /usr/bin/certbot renew --no-random-sleep-on-renew --cert-name {name} "
-        "--server https://127.0.0.1:9/ --no-directory-hooks")
+        "--server https://127.0.0.1:9/ --no-directory-hooks"
+    )
     assert ("not yet due" not in out.stdout) is due, out

@@ -20,9 +20,14 @@ def removal(fleet):
 
 @pytest.mark.parametrize("name", ["old", "key"])
 def test_nothing_is_left_of_a_removed_certificate(removal, host, name):
-    for path in (f"/etc/nginx/tls/{name}", f"/var/lib/fastapi/placeholder/{name}", f"/etc/letsencrypt/live/{name}",
-                 f"/etc/letsencrypt/archive/{name}", f"/etc/letsencrypt/renewal/{name}.conf"):
-        assert not host.run(f"test -e {path} -o -L {path}").rc == 0, path
+    for path in (
+        f"/etc/nginx/tls/{name}",
+        f"/var/lib/fastapi/placeholder/{name}",
+        f"/etc/letsencrypt/live/{name}",
+        f"/etc/letsencrypt/archive/{name}",
+        f"/etc/letsencrypt/renewal/{name}.conf",
+    ):
+        assert host.run(f"test -e {path} -o -L {path}").rc != 0, path
     assert served(host, f"{name}.{os_name(host)}.test") == ""
 
 
@@ -39,10 +44,15 @@ def test_the_account_and_the_others_stay(removal, host):
 
 def test_a_certificate_in_use_is_not_removed(removal, fleet):
     site = [{"name": "shop", "domain": "shop.{{ os }}.test"}]
-    run = fleet.run(certificates=changed(old={"state": "absent"}, key={"state": "absent"}, shop={"state": "absent"}), nginx_sites=site)
+    run = fleet.run(
+        certificates=changed(old={"state": "absent"}, key={"state": "absent"}, shop={"state": "absent"}),
+        nginx_sites=site,
+    )
     assert run.code == 2, run.output[-3000:]
     for name, host in fleet.hosts.items():
-        assert "shop: is to be removed, but /etc/nginx/sites-enabled/shop.conf still uses it" in run.of(host), run.of(host)
+        assert "shop: is to be removed, but /etc/nginx/sites-enabled/shop.conf still uses it" in run.of(host), run.of(
+            host
+        )
         assert served(host, f"shop.{name}.test") == disk(host, "shop")
 
 
@@ -51,9 +61,15 @@ def test_an_account_by_contract_and_another_certbot(removal, fleet):
     certificates = [item for item in changed() if item["name"] in ("shop", "api")]
     bound = {"name": "bound", "domains": ["bound.{{ os }}.test"]}
     run = fleet.run(
-        certificates=[*certificates, bound], certbot_tls_manage_packages=True, certbot_tls_version="5.8.0",
-        certbot_tls_server=BOUND, certbot_tls_eab_kid="customer", certbot_tls_eab_hmac_key="{{ acme_eab_key }}",
-        certbot_tls_dns_plugin="", certbot_tls_dns_credentials="")
+        certificates=[*certificates, bound],
+        certbot_tls_manage_packages=True,
+        certbot_tls_version="5.8.0",
+        certbot_tls_server=BOUND,
+        certbot_tls_eab_kid="customer",
+        certbot_tls_eab_hmac_key="{{ acme_eab_key }}",
+        certbot_tls_dns_plugin="",
+        certbot_tls_dns_credentials="",
+    )
     assert run.code == 0, run.output[-3000:]
     assert "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W" not in run.output
     due = "sed -i 's/^renew_before_expiry.*/renew_before_expiry = 200 days/' /etc/letsencrypt/renewal/bound.conf"
