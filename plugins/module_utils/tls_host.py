@@ -3,11 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host can say of its certificates by itself: what lies on disk, what nginx serves, what monitoring reads.
 
-The module `certificates` uses it in a run. The role also installs it on the host as a command, for certbot's deploy
-hook and
-for the unit that renews, so there is one way to reload nginx and one to look at what it serves. So:
-the standard library
-only, and nothing of Ansible.
+The module `certificates` uses it in a run. The role also installs it on the host, for certbot's deploy hook and for the
+unit that renews, so there is one way to reload nginx and one to look at what it serves. So: the standard library only,
+and nothing of Ansible. `run` is a function as AnsibleModule.run_command: words to (exit code, stdout, stderr).
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ import os
 import re
 import socket
 import ssl
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -50,12 +46,6 @@ class Fault(Exception):
     """What is wrong, in words for the user."""
 
 
-def run_here(words):
-    """(exit code, stdout, stderr) of a command; as AnsibleModule.run_command."""
-    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 # -- Files ------------------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +65,7 @@ def blocks(path):
         raise Fault(f"{path} is damaged") from error
 
 
-def read_certificate(path, run=run_here):
+def read_certificate(path, run):
     """What the first certificate in a file says: a dict, or Fault. Times are seconds since the epoch."""
     blocks(path)
     code, out, _err = run(["openssl", "x509", "-in", path, "-noout", "-text", "-pubkey"])
@@ -108,14 +98,14 @@ def parse_certificate(text):
         raise Fault("is no certificate that can be read") from error
 
 
-def read_pair(directory, run=run_here):
+def read_pair(directory, run):
     """The certificate in a directory that nginx could serve from, or Fault: both files whole, the key fits."""
     certificate = read_certificate(os.path.join(directory, "fullchain.pem"), run)
     check_key(os.path.join(directory, "privkey.pem"), certificate, run)
     return certificate
 
 
-def check_key(path, certificate, run=run_here):
+def check_key(path, certificate, run):
     if not os.path.exists(path):
         raise Fault(f"{path} is missing")
     code, out, _err = run(["openssl", "pkey", "-in", path, "-pubout"])
@@ -209,14 +199,14 @@ def mismatch(directory, names, serve=served):
     return f"nginx serves another certificate for {', '.join(sorted(names))} than the one in {directory}"
 
 
-def test(run=run_here):
+def test(run):
     """Fault where nginx refuses its configuration."""
     code, out, err = run([NGINX, "-t"])
     if code:
         raise Fault(f"nginx refuses its configuration, so it was not reloaded: {(out + err).strip()}")
 
 
-def reload(expected, run=run_here, timeout=RELOAD_TIMEOUT):
+def reload(expected, run, timeout=RELOAD_TIMEOUT):
     """Tests and reloads nginx, and waits until it serves what is on disk. Fault where it does not.
 
     :arg expected: {directory: names}
@@ -248,7 +238,7 @@ def said(offset):
 # -- What is there, for people and for monitoring ---------------------------------------------------------------------
 
 
-def survey(links=LINKS, config=CONFIG, placeholders=PLACEHOLDERS, run=run_here):
+def survey(run, links=LINKS, config=CONFIG, placeholders=PLACEHOLDERS):
     """What nginx finds in /etc/nginx/tls: {name: dict}."""
     found = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(links), "*"))):
@@ -319,7 +309,7 @@ def load(path=STATE):
         return {}
 
 
-def record(result=None, run=run_here):
+def record(run, result=None):
     """Writes the state, and the metrics where something reads them.
 
     :arg result: how a renewal by the timer ended; without one, what is known of the last one stays
@@ -340,48 +330,3 @@ def write(path, text):
         os.fchmod(stream.fileno(), 0o644)
         stream.write(text)
     os.replace(temporary, path)
-
-
-# -- The command ------------------------------------------------------------------------------------------------------
-
-
-def deploy():
-    """certbot's deploy hook: nginx serves the renewed certificate, and goes on with the old one where it cannot."""
-    lineage = os.environ["RENEWED_LINEAGE"]
-    if os.environ.get(QUIET) or not nginx_runs():
-        return
-    links = [
-        path for path in glob.glob(os.path.join(LINKS, "*")) if os.path.realpath(path) == os.path.realpath(lineage)
-    ]
-    names = set(os.environ.get("RENEWED_DOMAINS", "").split())
-    reload({path: names for path in links if nginx_uses(os.path.basename(path))})
-
-
-def check():
-    """After all renewals: fails the unit where nginx does not serve what is on disk, as a hook's failure does not."""
-    faults = [
-        f"{name}: {entry['fault']}" for name, entry in survey().items() if entry["kind"] == "certbot" and entry["fault"]
-    ]
-    if faults:
-        raise Fault("\n".join(faults))
-
-
-def main(arguments):
-    """deploy | check | record [RESULT]"""
-    try:
-        if arguments[:1] == ["deploy"]:
-            deploy()
-        elif arguments[:1] == ["check"]:
-            check()
-        elif arguments[:1] == ["record"]:
-            record((arguments[1:] or [os.environ.get("SERVICE_RESULT")])[0])
-        else:
-            raise Fault(f"usage: fastapi-certificates {main.__doc__}")
-    except Fault as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

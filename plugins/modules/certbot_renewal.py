@@ -24,6 +24,10 @@ options:
     description: Text of the command that reloads nginx, and looks at what it serves.
     type: str
     required: true
+  library:
+    description: Text of the Python module C(tls_host) that the command uses.
+    type: str
+    required: true
   ca_bundle:
     description: CAs to trust about ACME servers, as PEM or as the path of a file on the host. Empty means the system's.
     type: str
@@ -49,7 +53,8 @@ author: The daoman.fastapi contributors (@daoman)
 EXAMPLES = r"""
 - name: Certificates are renewed
   daoman.fastapi.certbot_renewal:
-    command: "{{ lookup('ansible.builtin.file', 'fastapi-certificates') }}"
+    command: "{{ lookup('ansible.builtin.file', 'fastapi_certificates.py') }}"
+    library: "{{ lookup('ansible.builtin.file', 'tls_host.py') }}"
 """
 
 RETURN = r"""
@@ -100,6 +105,7 @@ def main():
         argument_spec=dict(
             certbot=dict(type="path", default="/usr/bin/certbot"),
             command=dict(type="str", required=True),
+            library=dict(type="str", required=True),
             ca_bundle=dict(type="str", default=""),
             dns_credentials=dict(type="str", default="", no_log=True),
             env=dict(type="dict", default={}, no_log=True),

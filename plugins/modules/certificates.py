@@ -283,9 +283,11 @@ ARGUMENTS = dict(
 DEFAULTS = ("key_type", "elliptic_curve", "rsa_key_size", "server", "renew_before_expiry", "challenge")
 FILES = ("cert", "chain", "fullchain", "privkey")
 # What is served while a damaged certificate is replaced, and what is left of that one until then.
-HELD, DAMAGED = f"{plan.CONFIG}/fastapi/held", f"{plan.CONFIG}/fastapi/damaged"
+HELD = f"{plan.CONFIG}/fastapi/held"
+DAMAGED = f"{plan.CONFIG}/fastapi/damaged"
 CHALLENGES = ".well-known/acme-challenge"
-BUSY_TRIES, BUSY_SECONDS = 20, 3
+BUSY_TRIES = 20
+BUSY_SECONDS = 3
 
 
 class Lineage:
@@ -395,7 +397,7 @@ class Certificates:
             if item.wanted["state"] == "absent":
                 self.remove(item)
         if (self.changed or self.failures) and not self.check:
-            tls_host.record(run=self.run_command)
+            tls_host.record(self.run_command)
 
     def settled(self, item):
         wanted = plan.settled(item, {name: self.params[name] for name in DEFAULTS})

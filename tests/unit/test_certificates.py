@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificate_rules as rules
@@ -55,6 +57,11 @@ key_type = ecdsa
 [[webroot_map]]
 server.example.org = /elsewhere
 """
+
+
+def run(words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def differences(wanted=(), have=(), certificate=()):
@@ -333,7 +340,7 @@ def made(folder, *options):
     ],
 )
 def test_a_pair_is_read(tmp_path, options, key):
-    found = tls_host.read_pair(made(tmp_path, *options))
+    found = tls_host.read_pair(made(tmp_path, *options), run)
     assert (found["key_type"], found["key"]) == key
     assert found["names"] == {"a.example.org", "192.0.2.1"}
     assert found["not_after"] - found["not_before"] == 9 * DAY
@@ -342,8 +349,7 @@ def test_a_pair_is_read(tmp_path, options, key):
 @pytest.mark.parametrize("serial, read", [("0x7f", "7f"), ("0x80112233445566778899aabb", "80112233445566778899aabb")])
 def test_short_and_long_serials_are_read(tmp_path, serial, read):
     found = tls_host.read_pair(
-        made(tmp_path, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-set_serial", serial)
-    )
+        made(tmp_path, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-set_serial", serial), run)
     assert found["serial"] == read
 
 
@@ -371,7 +377,7 @@ def test_a_pair_that_nginx_could_not_load_is_a_fault(tmp_path, damage, said):
     made(tmp_path, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     damage(tmp_path)
     with pytest.raises(Fault, match=said):
-        tls_host.read_pair(tmp_path)
+        tls_host.read_pair(tmp_path, run)
 
 
 @pytest.mark.parametrize(
@@ -428,6 +434,7 @@ def test_the_metrics_are_of_every_certificate():
 RENEW = {
     "certbot": "/usr/bin/certbot",
     "command": "text",
+    "library": "text",
     "env": {},
     "ca_bundle_path": "",
     "ca_bundle_text": "",
@@ -435,9 +442,14 @@ RENEW = {
 }
 
 
-def test_the_command_can_be_run():
-    text, mode = plan.renewal_files(RENEW, True)[plan.COMMAND]
-    assert text.startswith("#!/usr/bin/python3\n") and text.endswith("\ntext") and mode == 0o755
+def test_the_command_says_what_it_takes():
+    command = Path(__file__).resolve().parents[2] / "roles/certbot_tls/files/fastapi_certificates.py"
+    path = str(Path(tls_host.__file__).parent)
+    code = f"import runpy, sys; sys.path.insert(0, {path!r}); sys.argv[1:] = ['x']; " \
+        f"runpy.run_path({str(command)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "deploy | check | record" in done.stderr
+    assert command.read_text().startswith("#!/usr/bin/python3\n")
 
 
 def test_debians_units_are_kept_and_added_to():

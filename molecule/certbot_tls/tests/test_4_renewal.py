@@ -102,8 +102,8 @@ def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was
         ("days6", 4, True),
         ("days45", 29, False),
         ("days45", 31, True),
-        ("shop", 59, False),
-        ("shop", 61, True),
+        ("api", 59, False),
+        ("api", 61, True),
     ],
 )
 def test_each_lifetime_is_renewed_in_time(as_it_was, host, name, days, due):
