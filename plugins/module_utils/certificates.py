@@ -334,7 +334,7 @@ def renewal_files(params, systemd, minute=0):
     values = {"certbot": params["certbot"], "command": COMMAND}
     files = {
         LIBRARY: (params["library"], 0o644),
-        COMMAND: (params["command"], 0o755),
+        COMMAND: (f"#!/usr/bin/python3\n{TEXT}{params['command']}", 0o755),
         f"{CONFIG}/renewal-hooks/deploy/fastapi-nginx": (HOOK, 0o755),
         CA_BUNDLE: (params["ca_bundle_text"], 0o644) if params["ca_bundle_text"] else None,
         CREDENTIALS: (params["dns_credentials"], 0o600) if params["dns_credentials"] else None,

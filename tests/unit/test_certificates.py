@@ -449,7 +449,8 @@ def test_the_command_says_what_it_takes():
         f"runpy.run_path({str(command)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "deploy | check | record" in done.stderr
-    assert command.read_text().startswith("#!/usr/bin/python3\n")
+    text, mode = plan.renewal_files(RENEW, True)[plan.COMMAND]
+    assert text.startswith("#!/usr/bin/python3\n") and text.endswith("\ntext") and mode == 0o755
 
 
 def test_debians_units_are_kept_and_added_to():

@@ -1,6 +1,3 @@
-#!/usr/bin/python3
-# Ansible managed
-# Role daoman.fastapi.certbot_tls.
 """What certbot's deploy hook and certbot.service call: deploy | check | record [RESULT]."""
 
 import glob
