@@ -24,7 +24,6 @@ CONFIG = "/etc/letsencrypt"
 CA_BUNDLE = f"{CONFIG}/fastapi-ca.pem"
 CREDENTIALS = f"{CONFIG}/fastapi-dns.ini"
 ENVIRONMENT = f"{CONFIG}/fastapi.env"
-VENV = "/opt/certbot"
 COMMAND = "/usr/local/sbin/fastapi-certificates"
 LIBRARY = "/usr/local/lib/fastapi/tls_host.py"
 # The first version that asks for the profile again when it renews; Debian's do not.

@@ -28,6 +28,8 @@ CLOSED = f"{ACME}:9/dir"
 class Run:
     code: int
     output: str
+    # What Ansible says once more on stderr, about all hosts.
+    errors: str
 
     def changed(self, host) -> int:
         return int(re.search(rf"^{host.backend.hostname}\s.*changed=(\d+)", self.output, re.M)[1])
@@ -68,7 +70,7 @@ class Fleet:
             check=False,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         )
-        return Run(done.returncode, done.stdout + done.stderr)
+        return Run(done.returncode, done.stdout, done.stderr)
 
     def on_all(self, work) -> dict:
         """What a function of (name, host) returns for each host, all at once."""
@@ -141,9 +143,9 @@ def disk(host, name: str) -> str:
 
 def served(host, domain: str) -> str:
     """The serial of the certificate that nginx serves."""
-    out = host.check_output(
+    out = host.run(
         f"echo | openssl s_client -connect 127.0.0.1:443 -servername {domain} 2>/dev/null | openssl x509 -noout -serial"
-    )
+    ).stdout
     return out.strip().partition("=")[2].lower().lstrip("0")
 
 

@@ -76,7 +76,7 @@ def test_an_account_by_contract_and_another_certbot(removal, fleet):
     before = fleet.on_all(lambda _name, host: disk(host, "bound"))
     fleet.on_all(lambda _name, host: host.check_output(f"{due} && systemctl start certbot.service"))
     for name, host in fleet.hosts.items():
-        assert "ExecStart={ path=/opt/certbot/bin/certbot" in host.check_output("systemctl show certbot.service")
+        assert "ExecStart={ path=/opt/certbot/5.8.0/bin/certbot" in host.check_output("systemctl show certbot.service")
         assert "version = 5.8.0" in host.file("/etc/letsencrypt/renewal/bound.conf").content_string
         assert served(host, f"bound.{name}.test") == disk(host, "bound") != before[name]
         assert "Pebble" in describe(host, "bound")
