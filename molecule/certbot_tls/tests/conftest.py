@@ -28,8 +28,6 @@ CLOSED = f"{ACME}:9/dir"
 class Run:
     code: int
     output: str
-    # What Ansible says once more on stderr, about all hosts.
-    errors: str
 
     def changed(self, host) -> int:
         return int(re.search(rf"^{host.backend.hostname}\s.*changed=(\d+)", self.output, re.M)[1])
@@ -40,7 +38,7 @@ class Run:
     def of(self, host) -> str:
         """What the task that failed said of a host, on one line."""
         _before, _fatal, said = self.output.partition(f"fatal: [{host.backend.hostname}]: FAILED!")
-        return " ".join(re.split(r"^(?:fatal:|ok:|changed:|PLAY|TASK)", said, maxsplit=1, flags=re.M)[0].split())
+        return " ".join(re.split(r"^(?:fatal:|ok:|changed:|PLAY|TASK|\[ERROR\])", said, maxsplit=1, flags=re.M)[0].split())
 
 
 class Fleet:
@@ -70,7 +68,7 @@ class Fleet:
             check=False,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         )
-        return Run(done.returncode, done.stdout, done.stderr)
+        return Run(done.returncode, done.stdout + done.stderr)
 
     def on_all(self, work) -> dict:
         """What a function of (name, host) returns for each host, all at once."""
