@@ -55,6 +55,7 @@ def least(value, path, minimum):
 def variables(value):
     """Of the role's variables together."""
     yield from headers(value.get("nginx_headers"), "nginx_headers")
+    yield from least(value.get("nginx_limit_conn"), "nginx_limit_conn", 0)
     networks = value.get("nginx_real_ip_from") or []
     for index, network in enumerate(networks):
         yield from address(network, join("nginx_real_ip_from", index))
