@@ -18,16 +18,7 @@ def renewal(host) -> dict:
 
 
 @pytest.fixture(scope="module")
-def as_it_was(fleet):
-    """Without what other tests added: a certificate that no site uses any more cannot be renewed, and fails the
-    unit."""
-    gone = [{"name": name, "domains": ["gone.test"], "state": "absent"} for name in ("brief", "closed", "new")]
-    run = fleet.run(certificates=changed() + gone)
-    assert run.code == 0, run.output[-3000:]
-
-
-@pytest.fixture(scope="module")
-def timer(fleet, as_it_was):
+def timer(fleet):
     """The unit of the timer renews the certificate of a site that users are on."""
     before = fleet.on_all(lambda _name, host: disk(host, "shop"))
     with fleet.watched("shop") as seen:
@@ -76,20 +67,20 @@ def test_a_renewal_that_nginx_cannot_load_fails_the_unit_and_the_next_run_mends_
             "journalctl --unit certbot.service --lines 50 --no-pager"
         )
     fleet.on_all(lambda _name, host: host.check_output("rm /etc/nginx/conf.d/broken.conf"))
-    run = fleet.run(certificates=changed())
+    run = fleet.obtain()
     assert run.code == 0, run.output[-3000:]
     for name, host in fleet.hosts.items():
         assert served(host, f"shop.{name}.test") == disk(host, "shop")
 
 
-def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was, fleet):
+def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(fleet):
     before = fleet.on_all(lambda _name, host: disk(host, "shop"))
     some = [item for item in changed() if item["name"] in ("shop", "wild", "both")]
-    run = fleet.run(certificates=some, certbot_tls_dry_run=True)
+    run = fleet.obtain(certificates=some, certbot_tls_dry_run=True)
     assert run.code == 0, run.output[-3000:]
     assert fleet.on_all(lambda _name, host: disk(host, "shop")) == before
     with fleet.without_acme():
-        run = fleet.run(certificates=some, certbot_tls_dry_run=True)
+        run = fleet.obtain(certificates=some, certbot_tls_dry_run=True)
     assert run.code == 2
     for host in fleet.hosts.values():
         assert "shop: would not be renewed. " in run.of(host) and "refused" in run.of(host), run.of(host)
@@ -106,7 +97,7 @@ def test_a_dry_run_replaces_nothing_and_says_what_would_not_be_renewed(as_it_was
         ("api", 61, True),
     ],
 )
-def test_each_lifetime_is_renewed_in_time(as_it_was, host, name, days, due):
+def test_each_lifetime_is_renewed_in_time(host, name, days, due):
     """What certbot itself decides when it is told that it is another day. The CA is out of reach, so nothing is
     replaced."""
     out = host.run(
