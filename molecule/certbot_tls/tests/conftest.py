@@ -77,9 +77,9 @@ class Fleet:
         )
         return Run(done.returncode, done.stdout + done.stderr)
 
-    def obtain(self, **variables) -> Run:
-        """Only what comes last in a run: faster, and without a role of nginx that might help."""
-        return self.run(playbook=SCENARIO / "obtain.yml", **variables)
+    def part(self, part: str, **variables) -> Run:
+        """One part of the role alone: faster, and without a role of nginx that might help."""
+        return self.run(playbook=SCENARIO / "part.yml", part=part, **variables)
 
     def on_all(self, work) -> dict:
         """What a function of (name, host) returns for each host, all at once."""
