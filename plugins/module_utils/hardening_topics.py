@@ -276,7 +276,8 @@ class Sysctl(Topic):
                     self.before[name] = " ".join(now)
         for why, names in unfit.items():
             if names:
-                self.host.skip(f"sysctl: {', '.join(names)} ({why})")
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                self.host.skip(f"sysctl: {', '.join(names[:3])}{more} ({why})")
         self.texts[self.file] = hardening.without_settings(self.texts[self.file], sum(unfit.values(), []))
         if not hardening.settings(self.texts[self.file]):
             del self.texts[self.file]

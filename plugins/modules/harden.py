@@ -255,6 +255,8 @@ class Host:
         return bool(self.who) and bool(self.wanted_ports) and self.who["port"] not in self.wanted_ports
 
     def run(self, command):
+        if not shutil.which(command[0]):
+            return 127, f"There is no {command[0]}."
         code, out, err = self.module.run_command(list(command), environ_update={"LC_ALL": "C.UTF-8"})
         return code, out + err
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 # As the design lays them out.
 EXPECTED = ["certbot_tls", "gunicorn_app", "hardening", "monitoring", "nginx", "systemd_service"]
-NOT_YET = ["hardening", "monitoring"]
+NOT_YET = ["monitoring"]
 
 
 def load(path: Path):
@@ -248,7 +248,8 @@ def test_internal_variables_are_marked(path):
         made += list(task.get("vars") or {})
         made += list(task.get("ansible.builtin.set_fact") or {})
         made += [(task.get("loop_control") or {}).get("loop_var", "item")] if "loop" in task else []
-        allowed = {*public, "item", f"__{role}"}
+        # the port of SSH, which a role may have changed under the feet of the run
+        allowed = {*public, "item", f"__{role}", "ansible_port"}
         assert [name for name in made if name not in allowed and not name.startswith(f"__{role}_")] == [], task["name"]
 
 
