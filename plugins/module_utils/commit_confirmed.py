@@ -130,6 +130,7 @@ class Change:
             except (ChangeError, OSError) as error:
                 self._restore(change, "host", str(error))
                 raise ChangeError(str(error)) from error
+            attempt(run, change["trial"])
 
     def confirm(self, id_):
         with self.locked(id_) as change:
@@ -144,19 +145,11 @@ class Change:
     def _restore(self, change, by, error):
         """As far as it goes: what cannot be restored must not keep the rest from it."""
         problems = []
-
-        def each(action, items):
-            for item in items:
-                try:
-                    action(item)
-                except (ChangeError, OSError) as problem:
-                    problems.append(str(problem))
-
         if os.path.exists(os.path.join(self.pending, "applied")):
             # At boot nothing runs yet that would have to read the files again.
-            each(run, [] if by == "boot" else change["leave"])
-            each(lambda entry: self._put(entry["path"], entry["old"]), change["files"])
-            each(run, [] if by == "boot" else change["restore"])
+            problems += attempt(run, [] if by == "boot" else change["leave"])
+            problems += attempt(lambda entry: self._put(entry["path"], entry["old"]), change["files"])
+            problems += attempt(run, [] if by == "boot" else change["restore"])
         self._settle(change, {"outcome": "restored", "by": by, "error": error, "problems": problems})
 
     def _put(self, path, what):
@@ -180,6 +173,7 @@ class Change:
         write(os.path.join(self.state, "outcome.json.new"), json.dumps(outcome, indent=1).encode(), 0o600)
         os.replace(os.path.join(self.state, "outcome.json.new"), os.path.join(self.state, "outcome.json"))
         disarm(change["id"], outcome["by"])
+        attempt(run, [] if outcome["by"] == "boot" else change["settle"])
         # One rename, so that nobody finds half of it.
         gone = self.pending + ".gone"
         shutil.rmtree(gone, ignore_errors=True)
@@ -220,6 +214,17 @@ def run(command):
     if done.returncode:
         raise ChangeError(f"'{' '.join(command)}' ended with {done.returncode}: {done.stdout.strip()[-1500:]}")
     return done.stdout
+
+
+def attempt(action, items):
+    """Do it for each item, whatever becomes of the others; the problems."""
+    problems = []
+    for item in items:
+        try:
+            action(item)
+        except (ChangeError, OSError) as problem:
+            problems.append(str(problem))
+    return problems
 
 
 def answers(port):

@@ -212,6 +212,7 @@ ARGUMENTS = dict(
     keep_port=dict(type="int", default=0),
     by_password=dict(type="bool", default=False, no_log=False),
 )
+FAIL2BAN = TOPICS["fail2ban"].program
 UNTOUCHED = "Nothing was changed."
 # Seconds that a pending change of another run is given beyond its window.
 GRACE = 15
@@ -428,6 +429,7 @@ class Harden:
             {
                 "id": id_, "topics": list(topics), "window": self.params["window"], "ports": ports,
                 "activate": list(activate), "leave": list(leave), "restore": list(restore),
+                **self._spared(),
             },
             files,
             saved,
@@ -438,6 +440,18 @@ class Harden:
             self.change.restore(id_, "host")
             raise TopicError(f"The timer that would restore the old state cannot be armed: {error}") from error
         return {"id": id_, "program": [sys.executable, program]}
+
+    def _spared(self):
+        """A new connection that is refused a few times must not get the operator banned."""
+        if not self.host.who or not os.path.exists(FAIL2BAN):
+            return {"trial": [], "settle": []}
+        jail, address = [FAIL2BAN, "set", "sshd"], self.host.who["address"]
+        if address in self.host.run([FAIL2BAN, "get", "sshd", "ignoreip"])[1].split():
+            return {"trial": [], "settle": [[*jail, "unbanip", address]]}
+        return {
+            "trial": [[*jail, "addignoreip", address]],
+            "settle": [[*jail, "delignoreip", address], [*jail, "unbanip", address]],
+        }
 
     def _mode(self, path):
         if path in self.modes:

@@ -102,14 +102,14 @@ def test_the_controller_dies(fleet):
     assert fleet.snapshots() == before
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_the_host_reboots_in_between(fleet, host):
+@pytest.mark.parametrize("name", HOSTS)
+def test_the_host_reboots_in_between(fleet, name):
     before = fleet.snapshots()
-    fleet.killed({"hardening_confirm": {"window": 90}, "hardening_firewall": {"extra": CUT}}, hosts=(host,))
-    assert not fleet.gets_in(host), "the change was not made"
-    subprocess.run(["docker", "restart", "--time", "10", host], check=True, capture_output=True)
-    until(lambda: fleet.gets_in(host), 60)
-    assert fleet.outcome(host)["by"] == "boot"
+    fleet.killed({"hardening_confirm": {"window": 90}, "hardening_firewall": {"extra": CUT}}, hosts=(name,))
+    assert not fleet.gets_in(name), "the change was not made"
+    subprocess.run(["docker", "restart", "--time", "10", name], check=True, capture_output=True)
+    until(lambda: fleet.gets_in(name), 60)
+    assert fleet.outcome(name)["by"] == "boot"
     assert fleet.snapshots() == before
 
 
