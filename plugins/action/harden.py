@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import socket
 import time
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
 from ansible_collections.daoman.fastapi.plugins.action.nginx_tree import ActionModule as Rendering
 from ansible_collections.daoman.fastapi.plugins.modules.harden import ARGUMENTS
@@ -78,8 +81,8 @@ class ActionModule(Rendering):
             except NoWayIn as other:
                 said = f"{self._operator()}:\n{error}\nand at port {port} (hardening_ssh.port):\n{other}"
                 raise AnsibleConnectionFailure(f"The host is not reached as {said}") from other
-            Display().warning(f"The host is at port {port} already, no longer at {port_of(connection)}. Write it into the "
-                              f"inventory: ansible_port: {port}")
+            Display().warning(f"The host is at port {port} already, no longer at {port_of(connection)}. Write it into "
+                              f"the inventory: ansible_port: {port}")
             return {"port": port}
         return {}
 
@@ -101,8 +104,8 @@ class ActionModule(Rendering):
             try:
                 say(kept, "true")
             except NoWayIn as error:
-                return (f"A new connection as {self._operator()} cannot be made even before anything is changed, so that "
-                        f"none could confirm the change. Nothing was changed. It said:\n{error}")
+                return (f"A new connection as {self._operator()} cannot be made even before anything is changed, so "
+                        f"that none could confirm the change. Nothing was changed. It said:\n{error}")
             self._connection = kept
             try:
                 armed = self._module("arm", keep)
@@ -158,18 +161,15 @@ class ActionModule(Rendering):
     def _undone(self, kept, armed, started, problem):
         """Has the old state restored, waits until the host is back, and says what happened."""
         answer = {}
-        try:
+        # Where that is not possible, the host's timer does it.
+        with contextlib.suppress(NoWayIn):
             answer = say(kept, *armed["program"], "restore", armed["id"], "operator")
-        except NoWayIn:
-            pass  # then the host's timer does it
         deadline = started + self.args["window"] + GRACE
         back = False
         while not back and time.monotonic() < deadline:
-            try:
+            with contextlib.suppress(NoWayIn):
                 answer = say(another(self._connection, NEW, self.args["timeout"]), *armed["program"], "status", "-")
                 back = not answer.get("pending", True)
-            except NoWayIn:
-                pass
             if not back:
                 time.sleep(1)
         return verdict(armed, problem, answer.get("outcome") or {}, back, time.monotonic() - started, self._operator())
@@ -184,8 +184,9 @@ def addresses(name):
     try:
         return sorted({item[4][0] for item in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     except OSError as error:
-        raise AnsibleActionFail(f"hardening_firewall.fleet_hosts: '{name}' is no address, and the controller knows none "
-                                f"of that name ({error}). Give addresses, or ansible_host in the inventory.") from error
+        raise AnsibleActionFail(
+            f"hardening_firewall.fleet_hosts: '{name}' is no address, and the controller knows none of that name "
+            f"({error}). Give addresses, or ansible_host in the inventory.") from error
 
 
 def verdict(armed, problem, outcome, back, seconds, operator):
@@ -194,8 +195,8 @@ def verdict(armed, problem, outcome, back, seconds, operator):
     text = (f"The change of {_list(armed['topics'])} was taken back, because a new connection as {operator} "
             f"did not get in. It said:\n{said}\n")
     if not back:
-        return (f"{text}The host could not be reached again within {seconds:.0f} s. Its own timer restores the old state, "
-                "also after a reboot: journalctl -u 'fastapi-restore-*'")
+        return (f"{text}The host could not be reached again within {seconds:.0f} s. Its own timer restores the old "
+                "state, also after a reboot: journalctl -u 'fastapi-restore-*'")
     how = {
         "operator": "at once, over the connection from before",
         "timer": "by the host's own timer, since the connection from before was cut as well",

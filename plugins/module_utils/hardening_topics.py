@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The topics of hardening on a host: what each needs, what it makes of its files, how they are tested and take effect."""
+"""The topics of hardening on a host: what each needs, makes of its files, how they are tested and take effect."""
 
 from __future__ import annotations
 
@@ -128,7 +128,8 @@ class Ssh(Topic):
         listening = self.host.listening()
         for port in hardening.ssh_ports(self.texts[self.drop_in]):
             if port in listening and not listening[port].startswith("ssh"):
-                raise TopicError(f"hardening_ssh.port: is used by {listening[port]} (value: {port}). Choose another one")
+                raise TopicError(
+                    f"hardening_ssh.port: is used by {listening[port]} (value: {port}). Choose another one.")
             if self.host.moves and self.host.unit("ssh.socket").get("ActiveState") == "active":
                 raise TopicError(
                     "hardening_ssh.port: cannot be changed, because ssh.socket listens in sshd's place. "
@@ -278,7 +279,8 @@ class Sysctl(Topic):
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 self.host.skip(f"sysctl: {', '.join(names[:3])}{more} ({why})")
-        self.texts[self.file] = hardening.without_settings(self.texts[self.file], sum(unfit.values(), []))
+        self.texts[self.file] = hardening.without_settings(
+            self.texts[self.file], [name for names in unfit.values() for name in names])
         if not hardening.settings(self.texts[self.file]):
             del self.texts[self.file]
 

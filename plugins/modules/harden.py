@@ -13,10 +13,10 @@ description:
   - Writes the files of all topics as one transaction. They are staged and tested first (C(sshd -t), C(nft -c),
     C(visudo -c), C(fail2ban-client -t), C(apt-config)); what is refused changes nothing.
   - What is known to shut out the user, address, port or password of this very connection is refused as well.
-  - Before the files take effect, the old ones are saved on the host, and a timer of systemd is armed that restores them.
-    It is disarmed by a command that goes over a new connection with the user, key, port and become method of the
-    inventory. Should that fail, the old state is restored at once over the connection from before, or, where that is cut
-    too, by the timer. It fires as well when the controller dies, and a reboot in between restores the old state, too.
+  - Before the files take effect, the old ones are saved on the host, and a timer of systemd is armed that restores
+    them. It is disarmed by a command that goes over a new connection with the user, key, port and become method of the
+    inventory. Should that fail, the old state is restored at once over the connection from before, or, where that is
+    cut too, by the timer. It fires as well when the controller dies, and a reboot in between restores the old state.
   - A change of the port of sshd is made in two such steps. Until the new port is confirmed, sshd listens on both.
   - Over connections that are not SSH, such as C(community.docker.docker), the same is done, but a new connection by SSH
     cannot be tried, which a warning says.
@@ -60,7 +60,8 @@ options:
     elements: str
     default: []
   fleet:
-    description: Addresses, networks and names, which are resolved on the controller, for the templates as C(harden_fleet).
+    description: >-
+      Addresses, networks and names, which are resolved on the controller, for the templates as C(harden_fleet).
     type: list
     elements: str
     default: []
@@ -371,7 +372,8 @@ class Harden:
     def _diff(self, path, text):
         secret = "ssh_host_" in path
         before = (read(path) or "") if not secret else ""
-        return {"before_header": path, "after_header": path, "before": before, "after": "(a new key)\n" if secret else text}
+        after = "(a new key)\n" if secret else text
+        return {"before_header": path, "after_header": path, "before": before, "after": after}
 
     def _test(self, topics):
         for name, topic in topics.items():
@@ -398,9 +400,10 @@ class Harden:
         deadline = time.monotonic() + pending["window"] + GRACE
         while self.change.read():
             if time.monotonic() > deadline:
-                raise TopicError(f"A change of {', '.join(pending['topics'])} waits for its confirmation, and its timer "
-                                 f"did not fire. Take it back: {sys.executable} {commit_confirmed.STATE}/"
-                                 f"commit_confirmed.py restore {pending['id']} operator.")
+                raise TopicError(
+                    f"A change of {', '.join(pending['topics'])} waits for its confirmation, and its timer did not "
+                    f"fire. Take it back: {sys.executable} {commit_confirmed.STATE}/commit_confirmed.py restore "
+                    f"{pending['id']} operator.")
             time.sleep(0.5)
 
     def _arm(self, topics, texts):

@@ -21,7 +21,7 @@ PROBE = "fastapi-hardening-probe"
 STATE = "/var/lib/fastapi/hardening"
 # What a change might leave behind: files, units, rules, and the record of a change that is not settled.
 SNAPSHOT = f"""
-    find /etc/ssh /etc/fastapi /etc/sudoers.d /etc/systemd/system \\( -type f -o -type l \\) | sort | xargs sha256sum 2>&1
+    cd /etc; find ssh fastapi sudoers.d systemd/system ! -type d | sort | xargs sha256sum 2>&1
     nft -s -t list table inet fastapi
     sshd -T | sort
     ls {STATE}/pending 2>&1
@@ -45,6 +45,11 @@ def merged(base: dict, changes: dict) -> dict:
     return result
 
 
+def run(container: str, script: str) -> subprocess.CompletedProcess:
+    command = ["docker", "exec", "-i", container, "bash", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 class Fleet:
     def __init__(self, directory: Path):
         self.directory = directory
@@ -60,11 +65,22 @@ class Fleet:
             ["docker", "inspect", "--format", "{{.NetworkSettings.IPAddress}}", host],
             capture_output=True, text=True, check=True).stdout.strip()
 
+    def apps(self, changes: dict) -> list[dict]:
+        """The app of the scenario, with changes."""
+        settings = yaml.safe_load((SCENARIO / "group_vars/fastapi_app.yml").read_text(encoding="utf-8"))
+        return [merged(settings["fastapi_apps"][0], changes)]
+
+    def play(self, playbook: str, variables: dict, **how) -> subprocess.CompletedProcess:
+        self.command({}, **how)
+        command = ["ansible-playbook", "-i", str(self.directory / "hosts.yml"), "-e", json.dumps(variables), playbook]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
+
     def command(self, changes: dict, port: int = 22, hosts=HOSTS, connection: dict | None = None) -> list[str]:
+        """The command that hardens, and the inventory that it takes."""
         inventory = {"fastapi_app": {"hosts": {
             host: {
                 "ansible_connection": "ssh", "ansible_host": self.address(host), "ansible_port": port,
-                "ansible_user": "operator", "ansible_ssh_private_key_file": str(KEYS / "key"),
+                "ansible_become": True, "ansible_user": "operator", "ansible_ssh_private_key_file": str(KEYS / "key"),
                 "ansible_ssh_common_args": f"-o UserKnownHostsFile={KEYS}/known_hosts -o IdentitiesOnly=yes "
                                            "-o HostKeyAlias=" + host,
                 # A directory of its own, so that no connection from before hides what a new one meets.
@@ -79,7 +95,7 @@ class Fleet:
 
     @property
     def environment(self) -> dict:
-        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"}
+        return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
     def run(self, changes: dict | None = None, **how) -> subprocess.CompletedProcess:
         return subprocess.run(self.command(changes or {}, **how), capture_output=True, text=True, check=False,
@@ -115,7 +131,7 @@ class Fleet:
             process.wait()
 
     def inside(self, host: str, script: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["docker", "exec", "-i", host, "bash", "-c", script], capture_output=True, text=True, check=False)
+        return run(host, script)
 
     def output(self, host: str, script: str) -> str:
         done = self.inside(host, script)
@@ -163,7 +179,7 @@ class Probe:
     """Another machine of the network."""
 
     def run(self, script: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["docker", "exec", "-i", PROBE, "bash", "-c", script], capture_output=True, text=True, check=False)
+        return run(PROBE, script)
 
     def reaches(self, address: str, port: int) -> bool:
         return self.run(f"timeout 1 bash -c '</dev/tcp/{address}/{port}'").returncode == 0
