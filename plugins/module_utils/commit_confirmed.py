@@ -30,14 +30,14 @@ BOOT_UNIT = "fastapi-restore-at-boot.service"
 BOOT_UNIT_FILE = "/etc/systemd/system/" + BOOT_UNIT
 # By hand, because systemctl does not answer that early in a boot.
 BOOT_UNIT_LINK = "/etc/systemd/system/sysinit.target.wants/" + BOOT_UNIT
-# Before anything that reads the files: networking, the firewall, sshd.
+# Before anything that reads the files. The firewall is part of sysinit.target too, so that alone would not order them.
 BOOT_UNIT_TEXT = """\
 # Takes back a change that nobody had confirmed when the host went down. Exists only while one waits for it.
 [Unit]
 Description=Restore the settings from before an unconfirmed change
 DefaultDependencies=no
 After=local-fs.target
-Before=sysinit.target network-pre.target
+Before=fastapi-firewall.service nftables.service systemd-sysctl.service sysinit.target network-pre.target
 Wants=network-pre.target
 ConditionPathExists={state}/pending/change.json
 

@@ -14,6 +14,7 @@ LEAST_MODULUS = 3071
 PORT_LINE = re.compile(r"^Port (\d+)\n", re.MULTILINE)
 SSH_PORTS = re.compile(r"^define ssh_ports = \{ ([\d, ]+) \}$", re.MULTILINE)
 ALGORITHMS = re.compile(r"^(KexAlgorithms|Ciphers|MACs|HostKeyAlgorithms) (\S+)$", re.MULTILINE)
+SUDO_USER = re.compile(r"^([\w.-]+) ALL=", re.MULTILINE)
 ONLY = re.compile(r"^(.*?) # only OpenSSH (>=|<) ([\d.]+)\n", re.MULTILINE)
 HOST_KEY = re.compile(r"^HostKey (\S+)\n", re.MULTILINE)
 SETTING = re.compile(r"^([\w./-]+) = (.*)\n", re.MULTILINE)
@@ -181,6 +182,12 @@ def ssh_problems(settings_, who):
     elif not who["by_password"] and single("pubkeyauthentication") == "no":
         yield (f"hardening_ssh.extra: turns keys off, and this run connects as '{user}' with one. "
                "Leave PubkeyAuthentication out")
+
+
+def sudo_user(texts):
+    """The user that a file of sudoers gives a command to."""
+    found = [match[1] for text in texts.values() for match in [SUDO_USER.search(text)] if match]
+    return found[0] if found else ""
 
 
 def firewall_problems(allow, address):

@@ -12,6 +12,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, p
 
 WINDOW = (15, 90)
 TIME = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
+USER = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
 SETTING = re.compile(r"^[A-Za-z0-9_.*/-]+$")
 AT_LEAST_ONE = (
     ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"), ("hardening_firewall", "ssh_rate"),
@@ -48,6 +49,14 @@ def variables(given):
     for variable, key in (("hardening_firewall", "ssh_allow"), ("hardening_fail2ban", "ignore")):
         for index, network in enumerate((given.get(variable) or {}).get(key) or []):
             yield from _network(network, f"{variable}.{join(key, index)}")
+    user = (given.get("hardening_deploy_user") or {}).get("name")
+    if user and not USER.match(user):
+        yield problem("hardening_deploy_user.name", "is no name for a user", user, mend="For example: releaser")
+    elif user == "root":
+        yield problem("hardening_deploy_user.name", "may do everything already", user, mend="For example: releaser")
+    elif user and ssh.get("allow_users") and user not in ssh["allow_users"] and not ssh.get("allow_groups"):
+        yield problem("hardening_ssh.allow_users", f"leaves out '{user}' of hardening_deploy_user", ssh["allow_users"],
+                      mend=f"Add '{user}'")
     time = (given.get("hardening_updates") or {}).get("reboot_time")
     if time is not None and not TIME.match(time):
         yield problem("hardening_updates.reboot_time", "is no time of day", time, mend='As in "04:00", in quotes')

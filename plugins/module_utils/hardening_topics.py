@@ -212,6 +212,8 @@ class Sudo(Topic):
 
     def test(self, stage):
         for path, text in self.texts.items():
+            if not path.startswith("/etc/sudoers.d/"):
+                continue
             staged = os.path.join(stage, os.path.basename(path))
             with open(staged, "w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -220,6 +222,16 @@ class Sudo(Topic):
                 self.checked("visudo", "-c", "-f", staged)
             except TopicError as error:
                 raise TopicError(f"visudo refuses {path} (hardening_sudo):\n{error}".replace(staged, path)) from error
+
+
+class DeployUser(Sudo):
+    def test(self, stage):
+        Sudo.test(self, stage)
+        who = self.host.who
+        if who and hardening.sudo_user(self.texts) == who["user"]:
+            raise TopicError(
+                f"hardening_deploy_user.name: is as whom this run connects (value: {who['user']}), and that user needs "
+                "all of root. Choose another name.")
 
 
 class Fail2ban(Topic):
@@ -343,7 +355,7 @@ class Reloaded(Topic):
 
 TOPICS = {
     "ssh": Ssh, "firewall": Firewall, "sudo": Sudo, "fail2ban": Fail2ban, "updates": Updates, "sysctl": Sysctl,
-    "time": Time, "coredumps": Reloaded, "banner": Topic, "nginx": Nginx,
+    "deploy_user": DeployUser, "time": Time, "coredumps": Reloaded, "banner": Topic, "nginx": Nginx,
 }
 # What a mistake in can lock the operator out, by order: the firewall lets a new port of sshd through first.
 ORDER = ("firewall", "ssh", "sudo", *(name for name in TOPICS if name not in ("firewall", "ssh", "sudo")))
