@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
 from ansible_collections.daoman.fastapi.plugins.action.nginx_tree import ActionModule as Rendering
+from ansible_collections.daoman.fastapi.plugins.module_utils import spec
 from ansible_collections.daoman.fastapi.plugins.modules.harden import ARGUMENTS
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.way_in import (
     NEW,
@@ -25,6 +27,7 @@ from ansible_collections.daoman.fastapi.plugins.plugin_utils.way_in import (
     say,
 )
 
+PROGRAM = os.path.join(spec.ROLES, "hardening/files/commit_confirmed.py")
 # Seconds beyond the window in which the host must be back.
 GRACE = 25
 TRIES = 2
@@ -88,6 +91,9 @@ class ActionModule(Rendering):
 
     def _module(self, phase, keep=0):
         arguments = {**self.args, "phase": phase, "keep_port": keep}
+        if phase == "arm":
+            with open(PROGRAM, encoding="utf-8") as stream:
+                arguments["program"] = stream.read()
         return self._execute_module("daoman.fastapi.harden", module_args=arguments, task_vars=self.task_vars)
 
     def _reached_at(self, port, moves):
@@ -213,5 +219,3 @@ def _undone_files(outcome):
 
 def _list(names):
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-

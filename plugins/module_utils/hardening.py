@@ -110,14 +110,14 @@ def effective(output):
     """What `sshd -T` says, as lists: some keywords come more than once."""
     found = {}
     for line in output.splitlines():
-        key, _, value = line.partition(" ")
+        key, _dummy, value = line.partition(" ")
         found.setdefault(key.lower(), []).append(value.strip())
     return found
 
 
 def matches(pattern, name, address=""):
     """Whether a pattern of AllowUsers and the like is for this user, who comes from this address (sshd_config(5))."""
-    user, _, host = pattern.partition("@")
+    user, _dummy, host = pattern.partition("@")
     if not fnmatch.fnmatchcase(name, user):
         return False
     return not host or fnmatch.fnmatchcase(address, host) or within(address, [host])

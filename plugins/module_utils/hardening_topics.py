@@ -402,4 +402,3 @@ def listening_ports():
             if port:
                 names[port] = (read(f"/proc/{link.split('/')[2]}/comm") or "").strip()
     return names
-

@@ -104,6 +104,10 @@ options:
     description: Set by the action plugin. Whether this connection was made with a password.
     type: bool
     default: false
+  program:
+    description: Set by the action plugin. The program that the host keeps to take a change back.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: All is done but the change. What is not installed yet cannot test its files.
@@ -165,7 +169,7 @@ port:
 
 import contextlib
 import grp
-import inspect
+import json
 import os
 import pwd
 import secrets
@@ -175,7 +179,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils import commit_confirmed, hardening
+from ansible_collections.daoman.fastapi.plugins.module_utils import hardening
 from ansible_collections.daoman.fastapi.plugins.module_utils.hardening_topics import (
     ORDER,
     SSHD,
@@ -185,6 +189,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.hardening_topics im
     operator,
     read,
 )
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
 
 ARGUMENTS = dict(
     files=dict(
@@ -212,8 +217,11 @@ ARGUMENTS = dict(
     port=dict(type="int", default=0),
     keep_port=dict(type="int", default=0),
     by_password=dict(type="bool", default=False, no_log=False),
+    program=dict(type="str", default=""),
 )
 FAIL2BAN = TOPICS["fail2ban"].program
+STATE = "/var/lib/fastapi/hardening"
+PROGRAM = os.path.join(STATE, "commit_confirmed.py")
 UNTOUCHED = "Nothing was changed."
 # Seconds that a pending change of another run is given beyond its window.
 GRACE = 15
@@ -296,7 +304,6 @@ class Harden:
         self.module = module
         self.params = module.params
         self.host = Host(module)
-        self.change = commit_confirmed.Change()
         self.modes = {item["path"]: int(item["mode"], 8) for item in self.params["files"]}
 
     def run(self):
@@ -394,17 +401,20 @@ class Harden:
 
     def _wait_for_others(self):
         """A change that still waits for its confirmation is that of a run which has died: the host settles it."""
-        pending = self.change.read()
+        pending = self._pending()
         if not pending or self.module.check_mode:
             return
         deadline = time.monotonic() + pending["window"] + GRACE
-        while self.change.read():
+        while self._pending():
             if time.monotonic() > deadline:
                 raise TopicError(
                     f"A change of {', '.join(pending['topics'])} waits for its confirmation, and its timer did not "
-                    f"fire. Take it back: {sys.executable} {commit_confirmed.STATE}/commit_confirmed.py restore "
-                    f"{pending['id']} operator.")
+                    f"fire. Take it back: {sys.executable} {PROGRAM} restore {pending['id']} operator.")
             time.sleep(0.5)
+
+    def _pending(self):
+        text = read(os.path.join(STATE, "pending/change.json"))
+        return json.loads(text) if text else None
 
     def _arm(self, topics, texts):
         id_ = secrets.token_hex(4)
@@ -421,28 +431,20 @@ class Harden:
             saved.update(topic.saved())
         if "ssh" in topics and self.host.unit("ssh.service").get("ActiveState") == "active":
             ports = hardening.ssh_ports(topics["ssh"].texts[TOPICS["ssh"].drop_in]) or sorted(self.host.ports)
-        os.makedirs(commit_confirmed.STATE, 0o700, exist_ok=True)
-        program = os.path.join(commit_confirmed.STATE, "commit_confirmed.py")
-        commit_confirmed.write(program, inspect.getsource(commit_confirmed).encode(), 0o700)
         files = {
-            path: {"content": text.encode("utf-8", "surrogateescape"), "mode": self._mode(path), "uid": 0, "gid": 0}
-            for path, text in texts.items()
+            path: {"content": text, "mode": self._mode(path), "uid": 0, "gid": 0} for path, text in texts.items()}
+        change = {
+            "id": id_, "topics": list(topics), "window": self.params["window"], "ports": ports,
+            "activate": list(activate), "leave": list(leave), "restore": list(restore), **self._spared(),
         }
-        self.change.stage(
-            {
-                "id": id_, "topics": list(topics), "window": self.params["window"], "ports": ports,
-                "activate": list(activate), "leave": list(leave), "restore": list(restore),
-                **self._spared(),
-            },
-            files,
-            saved,
-        )
-        try:
-            commit_confirmed.arm(id_, self.params["window"])
-        except commit_confirmed.ChangeError as error:
-            self.change.restore(id_, "host")
-            raise TopicError(f"The timer that would restore the old state cannot be armed: {error}") from error
-        return {"id": id_, "program": [sys.executable, program]}
+        os.makedirs(STATE, 0o700, exist_ok=True)
+        write_file(PROGRAM, self.params["program"], 0o700)
+        program = [sys.executable, PROGRAM]
+        code, out, err = self.module.run_command(
+            [*program, "stage", id_], data=json.dumps({"change": change, "texts": files, "saved": saved}))
+        if code:
+            raise TopicError(f"The timer that would restore the old state cannot be armed: {(out + err).strip()}")
+        return {"id": id_, "program": program}
 
     def _spared(self):
         """A new connection that is refused a few times must not get the operator banned."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
+from pathlib import Path
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import commit_confirmed
-from ansible_collections.daoman.fastapi.plugins.module_utils.commit_confirmed import Change, ChangeError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "roles/hardening/files"))
+import commit_confirmed  # the path comes first
+from commit_confirmed import Change, ChangeError  # the path comes first
 
 COMMANDS = {"activate": [], "leave": [], "restore": [], "trial": [], "settle": []}
 
@@ -25,7 +29,7 @@ def change(tmp_path, monkeypatch):
 
 def staged(change, texts, **commands):
     own = {"uid": os.getuid(), "gid": os.getgid()}
-    items = {path: text and {"content": text.encode(), "mode": 0o640, **own} for path, text in texts.items()}
+    items = {path: text and {"content": text, "mode": 0o640, **own} for path, text in texts.items()}
     change.stage({"id": "a1", "topics": ["ssh"], "window": 60, "ports": [], **COMMANDS, **commands}, items)
 
 

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Changes files of a host, and takes the change back unless it is confirmed in time.
 
-A copy of this file is left on the host and runs there by itself, with nothing but Python and systemd, because what it
-takes back may be the way in: `commit_confirmed.py apply|confirm|restore ID`. It says what it did as JSON.
+The module daoman.fastapi.harden leaves it on the host. There it runs by itself, with nothing but Python and systemd,
+because what it takes back may be the way in: `commit_confirmed.py stage|apply|confirm|restore|status ID`. It says what
+it did as JSON.
 
 The change lies in STATE/pending: change.json, and for each file what is to come (new) and what was there (old). With
 the directory gone, the matter is settled; STATE/outcome.json says how.
@@ -80,7 +81,7 @@ class Change:
 
         :arg change: id, topics, window, ports (where sshd must answer) and commands: activate; leave, before the old
             files are back, while those of new units are still there; restore, after it
-        :arg texts: of each path content, mode, uid and gid; None to remove it
+        :arg texts: of each path content (a string), mode, uid and gid; None to remove it
         :arg saved: what the commands to restore need besides, as text by name
         """
         making = self.pending + ".new"
@@ -97,7 +98,8 @@ class Change:
                     write(os.path.join(making, entry["old"][0]), stream.read(), 0o600)
             if item is not None:
                 entry["new"] = [f"{number}.new", item["mode"], item["uid"], item["gid"]]
-                write(os.path.join(making, entry["new"][0]), item["content"], 0o600)
+                content = item["content"].encode("utf-8", "surrogateescape")
+                write(os.path.join(making, entry["new"][0]), content, 0o600)
             files.append(entry)
         for name, text in dict(saved).items():
             write(os.path.join(making, name), text.encode(), 0o600)
@@ -274,7 +276,14 @@ def main(argv):
     change = Change()
     failure = ""
     try:
-        if verb == "apply":
+        if verb == "stage":
+            change.stage(**json.load(sys.stdin))
+            try:
+                arm(id_, change.read()["window"])
+            except ChangeError:
+                change.restore(id_, "host")
+                raise
+        elif verb == "apply":
             change.apply(id_)
         elif verb == "confirm":
             change.confirm(id_)
