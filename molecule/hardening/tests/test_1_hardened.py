@@ -68,7 +68,7 @@ def test_fail2ban_bans_for_real(host, probe, fleet):
     assert probe.reaches(address, 22) and probe.reaches(address, 443)
     try:
         for _ in range(4):
-            probe.run(f"timeout 5 ssh -o ConnectTimeout=3 -o BatchMode=yes -o StrictHostKeyChecking=no nobody@{address} true")
+            probe.run(f"timeout 5 ssh -o BatchMode=yes -o StrictHostKeyChecking=no nobody@{address} true")
         for _ in range(40):
             if own in host.check_output("fail2ban-client get sshd banip"):
                 break

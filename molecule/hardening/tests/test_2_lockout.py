@@ -14,8 +14,8 @@ CUT = "}\nchain cut {\n type filter hook input priority -10; policy drop;\n iif 
 # What is known to be wrong before anything changes, and the words that say so.
 REFUSED = {
     "an AllowUsers without the operator": (
-        {"hardening_ssh": {"allow_users": ["somebody", "else"]}},
-        ["hardening_ssh.allow_users: leaves out 'operator'", "AllowUsers somebody else", "Add 'operator'"]),
+        {"hardening_ssh": {"allow_users": ["somebody", "releaser"]}},
+        ["hardening_ssh.allow_users: leaves out 'operator'", "AllowUsers somebody releaser", "Add 'operator'"]),
     "an AllowGroups without a group of the operator": (
         {"hardening_ssh": {"allow_groups": ["wheel"]}},
         ["hardening_ssh.allow_groups: has none of the groups of 'operator'"]),
@@ -36,7 +36,7 @@ REFUSED = {
 # What passes all tests, what the new connection says then, and by whom it is taken back.
 TAKEN_BACK = {
     "an AllowUsers without the operator": (
-        {**GO_PAST, "hardening_ssh": {"allow_users": ["somebody"]}}, "Permission denied", "operator"),
+        {**GO_PAST, "hardening_ssh": {"allow_users": ["releaser"]}}, "Permission denied", "operator"),
     "keys in a place where there are none": (
         {"hardening_ssh": {"extra": "AuthorizedKeysFile /etc/ssh/keys/%u"}}, "Permission denied", "operator"),
     "a command that is forced on everybody": (
@@ -92,7 +92,8 @@ def test_no_password_where_one_is_needed(fleet):
 
 def test_the_controller_dies(fleet):
     before = fleet.snapshots()
-    fleet.killed({"hardening_firewall": {"extra": CUT}})
+    # Long enough that one host is not back before the other is cut.
+    fleet.killed({"hardening_confirm": {"window": 30}, "hardening_firewall": {"extra": CUT}})
     for host in HOSTS:
         until(lambda host=host: not fleet.gets_in(host), 10)
     for host in HOSTS:
