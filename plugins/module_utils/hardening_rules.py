@@ -57,6 +57,9 @@ def variables(given):
     elif user and ssh.get("allow_users") and user not in ssh["allow_users"] and not ssh.get("allow_groups"):
         yield problem("hardening_ssh.allow_users", f"leaves out '{user}' of hardening_deploy_user", ssh["allow_users"],
                       mend=f"Add '{user}'")
+    for index, name in enumerate((given.get("hardening_modules") or {}).get("disabled") or []):
+        if not re.match(r"^[A-Za-z0-9_-]+$", name or ""):
+            yield problem(f"hardening_modules.{join('disabled', index)}", "is no name of a module", name)
     time = (given.get("hardening_updates") or {}).get("reboot_time")
     if time is not None and not TIME.match(time):
         yield problem("hardening_updates.reboot_time", "is no time of day", time, mend='As in "04:00", in quotes')

@@ -355,7 +355,7 @@ class Reloaded(Topic):
 
 TOPICS = {
     "ssh": Ssh, "firewall": Firewall, "sudo": Sudo, "fail2ban": Fail2ban, "updates": Updates, "sysctl": Sysctl,
-    "deploy_user": DeployUser, "time": Time, "coredumps": Reloaded, "banner": Topic, "nginx": Nginx,
+    "deploy_user": DeployUser, "time": Time, "coredumps": Reloaded, "modules": Topic, "banner": Topic, "nginx": Nginx,
 }
 # What a mistake in can lock the operator out, by order: the firewall lets a new port of sshd through first.
 ORDER = ("firewall", "ssh", "sudo", *(name for name in TOPICS if name not in ("firewall", "ssh", "sudo")))

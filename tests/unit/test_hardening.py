@@ -166,6 +166,9 @@ def test_the_answer_is_the_last_line():
     ({"hardening_firewall": {"ssh_rate": 0}}, "hardening_firewall.ssh_rate"),
     ({"hardening_fail2ban": {"ignore": ["10.0.0.0/99"]}}, "hardening_fail2ban.ignore[0]"),
     ({"hardening_updates": {"reboot_time": "4 am"}}, "hardening_updates.reboot_time"),
+    ({"hardening_modules": {"disabled": ["a b"]}}, "hardening_modules.disabled[0]"),
+    ({"hardening_deploy_user": {"name": "Two Names"}}, "hardening_deploy_user.name"),
+    ({"hardening_deploy_user": {"name": "ci"}, "hardening_ssh": {"allow_users": ["ann"]}}, "hardening_ssh.allow_users"),
     ({"hardening_sysctl": {"settings": {"net ipv4": 1}}}, "hardening_sysctl.settings"),
 ])
 def test_values_that_cannot_be(variables, path):

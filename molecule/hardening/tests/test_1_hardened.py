@@ -132,6 +132,8 @@ def test_nginx_works_in_its_sandbox(host):
     host.check_output(f"{SHOP}/health/ready --output /dev/null; sleep 2")
     assert "/health/ready" in host.file("/var/log/nginx/shop.access.log").content_string
     host.check_output("systemctl restart nginx")
+    # Such as a system call that the sandbox refuses.
+    assert "[alert]" not in host.check_output("cat /var/log/nginx/*error.log")
     assert host.check_output(f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'") == "200"
 
 

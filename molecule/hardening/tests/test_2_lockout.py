@@ -123,7 +123,7 @@ def test_a_run_waits_for_what_another_one_left_on_trial(fleet):
         "texts": {"/etc/fastapi/trial": {"content": "new", "mode": 0o644, "uid": 0, "gid": 0}},
     })
     for host in HOSTS:
-        fleet.output(host, f"echo '{given}' | {program} stage dead && {program} apply dead && test -e /etc/fastapi/trial")
+        fleet.output(host, f"echo '{given}' | {program} stage dead && {program} apply dead; test -e /etc/fastapi/trial")
     said = fleet.hardened()
     assert said.count("changed=0") == len(HOSTS), said
     for host in HOSTS:

@@ -28,7 +28,8 @@ def releaser(host, fleet):
         return subprocess.run(
             ["ssh", "-F", "none", "-o", f"UserKnownHostsFile={KEYS}/known_hosts", "-o", f"HostKeyAlias={name}",
              "-o", "BatchMode=yes", "-o", "ControlMaster=auto", "-o", "ControlPersist=20",
-             "-o", f"ControlPath={KEYS}/{name[-2:]}", "-i", str(KEYS / "key"), f"releaser@{fleet.address(name)}", command],
+             "-o", f"ControlPath={KEYS}/{name[-2:]}", "-i", str(KEYS / "key"),
+             f"releaser@{fleet.address(name)}", command],
             capture_output=True, text=True, check=False)
 
     return run
