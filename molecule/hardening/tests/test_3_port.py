@@ -36,3 +36,21 @@ def test_the_run_goes_on_at_the_new_port(fleet, probe):
         fleet.hardened({"hardening_ssh": {"port": 22}}, port=2222)
     for host in HOSTS:
         assert fleet.gets_in(host) and not fleet.gets_in(host, 2222)
+
+
+def test_ports_of_the_fleet_are_between_its_own_hosts(fleet, probe):
+    """Its hosts are those of the inventory, unless somebody says otherwise."""
+    first, second = HOSTS
+    for host in HOSTS:
+        fleet.output(host, "systemd-run --quiet --collect --unit=listener python3 -m http.server 9100")
+    reaches = "timeout 1 bash -c '</dev/tcp/{}/9100'"
+    try:
+        assert fleet.inside(second, reaches.format(fleet.address(first))).returncode != 0
+        fleet.hardened({"hardening_firewall": {"fleet_ports": [9100]}})
+        assert fleet.inside(second, reaches.format(fleet.address(first))).returncode == 0
+        assert fleet.inside(first, reaches.format(fleet.address(second))).returncode == 0
+        assert not probe.reaches(fleet.address(first), 9100)
+    finally:
+        for host in HOSTS:
+            fleet.output(host, "systemctl stop listener")
+        fleet.hardened()
