@@ -13,9 +13,9 @@ import time
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
-from ansible_collections.daoman.fastapi.plugins.action.nginx_tree import ActionModule as Rendering
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
 from ansible_collections.daoman.fastapi.plugins.modules.harden import ARGUMENTS
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.rendering import RenderingAction
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.way_in import (
     NEW,
     Kept,
@@ -33,17 +33,15 @@ GRACE = 25
 TRIES = 2
 
 
-class ActionModule(Rendering):
+class ActionModule(RenderingAction):
     _requires_connection = True
 
     def run(self, tmp=None, task_vars=None):
-        # That of ActionBase: the files of nginx are not these.
-        result = super(Rendering, self).run(tmp, task_vars)
+        result = super().run(tmp, task_vars)
         _valid, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
         if args["phase"] == "reach":
             return {**result, "changed": False, **self._reach(args)}
-        variables = {**(task_vars or {}), **self._typed(args["role"], task_vars or {})}
-        variables.setdefault("ansible_managed", "Ansible managed")
+        variables = self._variables(args["role"], task_vars or {})
         variables["harden_fleet"] = [address for name in args["fleet"] for address in addresses(name)]
         for item in args["files"]:
             if item["template"]:
