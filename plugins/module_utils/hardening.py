@@ -18,6 +18,8 @@ SUDO_USER = re.compile(r"^([\w.-]+) ALL=", re.MULTILINE)
 ONLY = re.compile(r"^(.*?) # only OpenSSH (>=|<) ([\d.]+)\n", re.MULTILINE)
 HOST_KEY = re.compile(r"^HostKey (\S+)\n", re.MULTILINE)
 SETTING = re.compile(r"^([\w./-]+) = (.*)\n", re.MULTILINE)
+REMOUNT = re.compile(r"^ExecStart=-\S+ -o remount,(\S+) (\S+)\n", re.MULTILINE)
+SU_FOR = re.compile(r"^auth required pam_wheel\.so use_uid group=\S+\n", re.MULTILINE)
 INCLUDE = re.compile(r"^\s*Include\s+(?:/etc/ssh/)?sshd_config\.d/\*\.conf\s*$", re.MULTILINE | re.IGNORECASE)
 GO_PAST = "If you know better: hardening_confirm.checks: false; what goes wrong is then taken back"
 
@@ -101,6 +103,52 @@ def settings(text):
 
 def without_settings(text, unfit):
     return SETTING.sub(lambda match: "" if match[1] in unfit else match[0], text)
+
+
+def with_login_settings(text, wanted):
+    """login.defs with some settings, each in the place of the one that was there, or of its example."""
+    for line in wanted.splitlines():
+        name = line.split()[0]
+        pattern = re.compile(rf"^(?:#\s*)?{name}\s.*\n", re.MULTILINE)
+        uncommented = re.compile(rf"^{name}\s.*\n", re.MULTILINE)
+        pattern = uncommented if uncommented.search(text) else pattern
+        text = pattern.sub(f"{line}\n", text, count=1) if pattern.search(text) else f"{text}{line}\n"
+    return text
+
+
+def with_su_for(text, line):
+    """pam.d/su with the rule that says who may use it, right after the one that lets root do so."""
+    text = SU_FOR.sub("", text)
+    return re.sub(r"^(auth\s+sufficient\s+pam_rootok\.so.*\n)", rf"\g<1>{line.strip()}\n", text, count=1,
+                  flags=re.MULTILINE)
+
+
+def to_lock(passwd, shadow, least):
+    """Whose password is to be locked: any of a system account but root, and empty ones. Whether it is empty, by name.
+
+    :arg least: uid of the first account that is a person's
+    """
+    uids = {fields[0]: int(fields[2]) for fields in (line.split(":") for line in passwd.splitlines()) if len(fields) > 2}
+    found = {}
+    for name, password, *_rest in (line.split(":") for line in shadow.splitlines() if ":" in line):
+        system = 0 < uids.get(name, least) < least
+        if not password or (system and password[0] not in "!*"):
+            found[name] = not password
+    return found
+
+
+def remounts(text):
+    """The options by mount that the unit for mounts names."""
+    return {path: options.split(",") for options, path in REMOUNT.findall(text)}
+
+
+def without_remounts(text, unfit):
+    return REMOUNT.sub(lambda match: "" if match[2] in unfit else match[0], text)
+
+
+def mounted(text):
+    """The options by mount point of /proc/mounts; of several mounts in one place the last one counts."""
+    return {fields[1]: fields[3].split(",") for fields in (line.split() for line in text.splitlines())}
 
 
 # -- who gets in ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, p
 
 WINDOW = (15, 90)
 TIME = re.compile(r"^([01]\d|2[0-3]):[0-5]\d$")
+MOUNT_OPTIONS = ("nosuid", "nodev", "noexec")
 USER = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
 SETTING = re.compile(r"^[A-Za-z0-9_.*/-]+$")
 AT_LEAST_ONE = (
@@ -60,6 +61,10 @@ def variables(given):
     for index, name in enumerate((given.get("hardening_modules") or {}).get("disabled") or []):
         if not re.match(r"^[A-Za-z0-9_-]+$", name or ""):
             yield problem(f"hardening_modules.{join('disabled', index)}", "is no name of a module", name)
+    yield from _mounts((given.get("hardening_mounts") or {}).get("options") or {})
+    group = (given.get("hardening_accounts") or {}).get("su_group")
+    if group and not USER.match(group):
+        yield problem("hardening_accounts.su_group", "is no name for a group", group, mend="For example: sudo")
     time = (given.get("hardening_updates") or {}).get("reboot_time")
     if time is not None and not TIME.match(time):
         yield problem("hardening_updates.reboot_time", "is no time of day", time, mend='As in "04:00", in quotes')
@@ -67,6 +72,17 @@ def variables(given):
         if not SETTING.match(str(name)):
             yield problem("hardening_sysctl.settings", "has a name that is none of a setting", name,
                           mend="For example: net.ipv4.tcp_syncookies")
+
+
+def _mounts(given):
+    for path, options in given.items():
+        where = f"hardening_mounts.options['{path}']"
+        if not re.match(r"^/[A-Za-z0-9_./-]*$", str(path)):
+            yield problem(where, "is no path of a mount", path, mend="For example: /dev/shm")
+        elif not isinstance(options, list) or not options:
+            yield problem(where, "is no list of options", options, mend="For example: [nosuid, nodev]")
+        elif set(map(str, options)) - set(MOUNT_OPTIONS):
+            yield problem(where, "has others than nosuid, nodev and noexec", options)
 
 
 def _network(value, path):

@@ -349,6 +349,86 @@ class Nginx(Topic):
         return ""
 
 
+class Accounts(Topic):
+    login = "/etc/login.defs"
+    su = "/etc/pam.d/su"
+
+    def prepare(self):
+        for path, change in ((self.login, hardening.with_login_settings), (self.su, hardening.with_su_for)):
+            before = read(path)
+            if path in self.texts and before is None:
+                self.host.skip(f"accounts: there is no {path}")
+                del self.texts[path]
+            elif path in self.texts:
+                self.texts[path] = change(before, self.texts[path])
+        least = re.search(r"^UID_MIN\s+(\d+)", read(self.login) or "", re.MULTILINE)
+        self.unlocked = hardening.to_lock(
+            read("/etc/passwd") or "", read("/etc/shadow") or "", int(least[1]) if least else 1000)
+
+    def test(self, stage):
+        group = re.search(r"pam_wheel\.so use_uid group=(\S+)$", self.texts.get(self.su, ""), re.MULTILINE)
+        if group and not re.search(rf"^{re.escape(group[1])}:", read("/etc/group") or "", re.MULTILINE):
+            raise TopicError(f"hardening_accounts.su_group: there is no such group (value: {group[1]}). "
+                             "Make it, or choose another one.")
+
+    def drifted(self):
+        return f"{', '.join(sorted(self.unlocked))} may use a password" if self.unlocked else ""
+
+    @property
+    def activate(self):
+        return tuple(["usermod", "--lock", name] for name in self.unlocked)
+
+    @property
+    def restore(self):
+        return tuple(["passwd", "--quiet", "--delete", name] if empty else ["usermod", "--unlock", name]
+                     for name, empty in self.unlocked.items())
+
+
+class Mounts(Topic):
+    file = "/etc/systemd/system/fastapi-mounts.service"
+    # Of capabilities(7): to change a mount.
+    capability = 1 << 21
+
+    def unsupported(self):
+        effective = re.search(r"^CapEff:\s+(\w+)$", read("/proc/self/status") or "", re.MULTILINE)
+        allowed = effective and int(effective[1], 16) & self.capability
+        return "" if allowed else "this container may not change them"
+
+    def prepare(self):
+        now = hardening.mounted(read("/proc/self/mounts") or "")
+        wanted = hardening.remounts(self.texts[self.file])
+        unfit = [path for path in wanted if path not in now]
+        if unfit:
+            self.host.skip(f"mounts: no mount of its own is {', '.join(unfit)}")
+        self.texts[self.file] = hardening.without_remounts(self.texts[self.file], unfit)
+        if len(unfit) == len(wanted):
+            del self.texts[self.file]
+        self.missing = {}
+        for path, options in wanted.items():
+            missing = [option for option in options if option not in now.get(path, options)]
+            if missing:
+                self.missing[path] = missing
+
+    @property
+    def units(self):
+        return ("fastapi-mounts.service",) if self.file in self.texts else ()
+
+    def drifted(self):
+        return ", ".join(f"{path} is not {' '.join(options)}" for path, options in self.missing.items())
+
+    @property
+    def activate(self):
+        return (["systemctl", "daemon-reload"],
+                *(["mount", "-o", ",".join(["remount", *options]), path] for path, options in self.missing.items()))
+
+    @property
+    def restore(self):
+        # Each option without its "no".
+        return (["systemctl", "daemon-reload"],
+                *(["mount", "-o", ",".join(["remount", *(option[2:] for option in options)]), path]
+                  for path, options in self.missing.items()))
+
+
 class Reloaded(Topic):
     activate = restore = (["systemctl", "daemon-reload"],)
 
@@ -356,6 +436,7 @@ class Reloaded(Topic):
 TOPICS = {
     "ssh": Ssh, "firewall": Firewall, "sudo": Sudo, "fail2ban": Fail2ban, "updates": Updates, "sysctl": Sysctl,
     "deploy_user": DeployUser, "time": Time, "coredumps": Reloaded, "modules": Topic, "banner": Topic, "nginx": Nginx,
+    "accounts": Accounts, "mounts": Mounts,
 }
 # What a mistake in can lock the operator out, by order: the firewall lets a new port of sshd through first.
 ORDER = ("firewall", "ssh", "sudo", *(name for name in TOPICS if name not in ("firewall", "ssh", "sudo")))

@@ -31,7 +31,8 @@ options:
         description: The topic, which decides how the file is tested and takes effect.
         type: str
         required: true
-        choices: [ssh, firewall, sudo, deploy_user, fail2ban, updates, sysctl, time, coredumps, modules, banner, nginx]
+        choices:
+          [ssh, firewall, sudo, deploy_user, fail2ban, updates, sysctl, time, coredumps, modules, banner, nginx, accounts, mounts]
       path:
         description: Where the file lies.
         type: path

@@ -127,6 +127,41 @@ def test_settings_that_a_host_does_not_have():
     assert hardening.without_settings(text, ["kernel.a"]) == "# managed\nnet.b.c = 2 3\n"
 
 
+def test_settings_of_logins():
+    text = "UMASK\t022\n#HOME_MODE\t0755\nUSERGROUPS_ENAB yes\n"
+    done = "UMASK\t022\nHOME_MODE 0700\nUSERGROUPS_ENAB yes\n"
+    assert hardening.with_login_settings(text, "HOME_MODE 0700\n") == done
+    assert hardening.with_login_settings(done, "HOME_MODE 0700\n") == done
+    assert hardening.with_login_settings("UMASK 022\n", "HOME_MODE 0700\n") == "UMASK 022\nHOME_MODE 0700\n"
+    # The one that counts, not the example above it.
+    assert hardening.with_login_settings("# HOME_MODE 1\nHOME_MODE 2\n", "HOME_MODE 3\n") == "# HOME_MODE 1\nHOME_MODE 3\n"
+
+
+def test_su_is_for_a_group():
+    text = "auth       sufficient pam_rootok.so\n# auth required pam_wheel.so\nsession optional pam_mail.so\n"
+    rule = "auth required pam_wheel.so use_uid group=sudo"
+    done = text.replace("# auth", f"{rule}\n# auth")
+    assert hardening.with_su_for(text, f"{rule}\n") == done
+    assert hardening.with_su_for(done, f"{rule}\n") == done
+    # Another group, instead of both.
+    assert hardening.with_su_for(done, rule.replace("sudo", "ops")) == done.replace("=sudo", "=ops")
+
+
+def test_whose_password_is_locked():
+    passwd = "root:x:0:0::/:/bin/sh\ndb:x:100:1::/:/bin/sh\nold:x:101:1::/:/bin/sh\nann:x:1000:1::/:/bin/sh\nbob:x:1001:1::\n"
+    shadow = "root:$y$a:1::::::\ndb:$y$b:1::::::\nold:!:1::::::\nann:$y$c:1::::::\nbob::1::::::\n"
+    assert hardening.to_lock(passwd, shadow, 1000) == {"db": False, "bob": True}
+    assert hardening.to_lock(passwd, shadow, 2000) == {"db": False, "ann": False, "bob": True}
+
+
+def test_what_is_to_be_remounted():
+    text = "[Service]\nExecStart=-/usr/bin/mount -o remount,nosuid,nodev /tmp\nExecStart=-/usr/bin/mount -o remount,noexec /dev/shm\n"
+    assert hardening.remounts(text) == {"/tmp": ["nosuid", "nodev"], "/dev/shm": ["noexec"]}
+    assert hardening.remounts(hardening.without_remounts(text, ["/tmp"])) == {"/dev/shm": ["noexec"]}
+    table = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /tmp tmpfs rw,nosuid 0 0\n"
+    assert hardening.mounted(table) == {"/": ["rw"], "/tmp": ["rw", "nosuid"]}
+
+
 def test_who_is_connected():
     environ = b"USER=operator\0SSH_CONNECTION=192.0.2.7 50000 198.51.100.1 2222\0X"
     assert hardening.ssh_connection(environ) == {
@@ -170,6 +205,10 @@ def test_the_answer_is_the_last_line():
     ({"hardening_deploy_user": {"name": "Two Names"}}, "hardening_deploy_user.name"),
     ({"hardening_deploy_user": {"name": "ci"}, "hardening_ssh": {"allow_users": ["ann"]}}, "hardening_ssh.allow_users"),
     ({"hardening_sysctl": {"settings": {"net ipv4": 1}}}, "hardening_sysctl.settings"),
+    ({"hardening_accounts": {"su_group": "a b"}}, "hardening_accounts.su_group"),
+    ({"hardening_mounts": {"options": {"tmp": ["nosuid"]}}}, "hardening_mounts.options['tmp']"),
+    ({"hardening_mounts": {"options": {"/tmp": "nosuid"}}}, "hardening_mounts.options['/tmp']"),
+    ({"hardening_mounts": {"options": {"/tmp": ["size=1g"]}}}, "hardening_mounts.options['/tmp']"),
 ])
 def test_values_that_cannot_be(variables, path):
     filled, found = spec.check(spec.load("hardening"), variables)
