@@ -21,7 +21,7 @@ PROBE = "fastapi-hardening-probe"
 STATE = "/var/lib/fastapi/hardening"
 # What a change might leave behind: files, units, rules, and the record of a change that is not settled.
 SNAPSHOT = f"""
-    cd /etc; find ssh fastapi sudoers.d systemd/system ! -type d | sort | xargs sha256sum 2>&1
+    cd /etc; find ssh fastapi sudoers.d systemd/system login.defs pam.d ! -type d | sort | xargs sha256sum 2>&1
     nft -s -t list table inet fastapi
     sshd -T | sort
     ls {STATE}/pending 2>&1

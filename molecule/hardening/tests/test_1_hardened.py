@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from conftest import HOSTS
 
 SHOP = "curl --silent --show-error --insecure --resolve shop.example.com:443:127.0.0.1 https://shop.example.com"
 
@@ -52,13 +53,6 @@ def test_the_firewall_leaves_other_tables_alone(host):
         assert "inet theirs" in tables and "inet fastapi" not in tables
     finally:
         host.run("nft delete table inet theirs; systemctl start fastapi-firewall.service")
-    assert "inet fastapi" in host.check_output("nft list tables")
-
-
-def test_the_firewall_is_there_again_when_its_rules_were_lost(host, fleet):
-    host.check_output("nft delete table inet fastapi")
-    said = fleet.hardened(hosts=(host.backend.hostname,))
-    assert "changed=1" in said, said
     assert "inet fastapi" in host.check_output("nft list tables")
 
 
@@ -137,16 +131,6 @@ def test_nginx_works_in_its_sandbox(host):
     assert host.check_output(f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'") == "200"
 
 
-def test_a_deploy_works_over_the_hardened_connection(host, fleet):
-    name = host.backend.hostname
-    before = host.check_output("readlink /srv/shop/current")
-    apps = fleet.apps({"gunicorn": {"workers": 3}})
-    done = fleet.play("daoman.fastapi.deploy", {"fastapi_apps": apps}, hosts=(name,))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert host.check_output("readlink /srv/shop/current") != before
-    assert host.check_output(f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'") == "200"
-
-
 def test_what_sshd_says_of_itself(host):
     settings = host.check_output("sshd -T")
     for line in ("permitrootlogin no", "passwordauthentication no", "kbdinteractiveauthentication no",
@@ -194,7 +178,64 @@ def test_a_crash_leaves_no_image(host):
     assert host.check_output("su -s /bin/sh -c 'ulimit -H -c' operator") == "0"
 
 
-def test_what_a_container_cannot_do_is_said_in_one_line(host, fleet):
-    said = fleet.hardened(hosts=(host.backend.hostname,))
-    assert "skipped: sysctl: " in said and "time: a container has its host's clock" in said
-    assert "changed=0" in said
+def test_homes_to_come_are_closed(host):
+    host.check_output("useradd --create-home newcomer")
+    try:
+        assert host.file("/home/newcomer").mode == 0o700
+    finally:
+        host.check_output("userdel --remove newcomer 2>/dev/null")
+
+
+def test_su_is_for_one_group(host):
+    """With the right password both times."""
+    host.check_output("useradd outsider; echo outsider:correct-horse | chpasswd")
+    su = "runuser -u outsider -- script -qec 'su -c id outsider' /dev/null <<<correct-horse"
+    try:
+        assert "uid=" not in host.run(f"bash -c {su!r}").stdout
+        host.check_output("usermod -aG sudo outsider")
+        said = host.run(f"bash -c {su!r}").stdout
+        assert "uid=" in said, said
+    finally:
+        host.check_output("userdel outsider")
+
+
+def test_shared_memory_runs_no_program(host):
+    host.check_output("cp /bin/true /dev/shm/true")
+    try:
+        assert host.run("/dev/shm/true").rc == 126
+    finally:
+        host.check_output("rm /dev/shm/true")
+
+
+# -- both hosts at once -----------------------------------------------------------------------------------------------
+
+
+def test_what_somebody_has_undone_is_mended(fleet):
+    for host in HOSTS:
+        fleet.output(host, """
+            nft delete table inet fastapi
+            mount -o remount,suid,exec /dev/shm
+            useradd --system --password "$(openssl passwd -6 secret)" legacy
+        """)
+    said = fleet.hardened()
+    assert said.count("changed=1") == len(HOSTS), said
+    for host in HOSTS:
+        assert "inet fastapi" in fleet.output(host, "nft list tables")
+        assert "nosuid,nodev,noexec" in fleet.output(host, "findmnt --noheadings --output OPTIONS /dev/shm")
+        assert fleet.output(host, "passwd --status legacy").split()[1] == "L"
+        fleet.output(host, "userdel legacy")
+
+
+def test_what_a_container_cannot_do_is_said(fleet):
+    said = fleet.hardened()
+    assert said.count("skipped: sysctl: ") == said.count("time: a container has its host's clock") == len(HOSTS), said
+    assert said.count("changed=0") == len(HOSTS)
+
+
+def test_a_deploy_works_over_the_hardened_connection(fleet):
+    before = [fleet.output(host, "readlink /srv/shop/current") for host in HOSTS]
+    done = fleet.play("daoman.fastapi.deploy", {"fastapi_apps": fleet.apps({"gunicorn": {"workers": 3}})})
+    assert done.returncode == 0, done.stdout + done.stderr
+    for host, release in zip(HOSTS, before, strict=True):
+        assert fleet.output(host, "readlink /srv/shop/current") != release
+        assert fleet.output(host, f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'") == "200"
