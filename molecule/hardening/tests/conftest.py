@@ -71,8 +71,7 @@ class Fleet:
         return [merged(settings["fastapi_apps"][0], changes)]
 
     def play(self, playbook: str, variables: dict, **how) -> subprocess.CompletedProcess:
-        self.command({}, **how)
-        command = ["ansible-playbook", "-i", str(self.directory / "hosts.yml"), "-e", json.dumps(variables), playbook]
+        command = [*self.command({}, **how)[:3], "-e", json.dumps(variables), playbook]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
 
     def command(self, changes: dict, port: int = 22, hosts=HOSTS, connection: dict | None = None) -> list[str]:
@@ -88,10 +87,11 @@ class Fleet:
                 "ansible_python_interpreter": "/usr/bin/python3",
                 **(connection or {}),
             } for host in hosts}}}
-        (self.directory / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
+        # Runs for one host each may go on at once.
+        inventory_file = str(self.directory / f"{'-'.join(hosts)}.yml")
+        Path(inventory_file).write_text(yaml.safe_dump(inventory), encoding="utf-8")
         variables = {**merged(self.settings, changes), "hardening_manage_packages": False}
-        return ["ansible-playbook", "-i", str(self.directory / "hosts.yml"), "-e", json.dumps(variables),
-                str(self.directory / "play.yml")]
+        return ["ansible-playbook", "-i", inventory_file, "-e", json.dumps(variables), str(self.directory / "play.yml")]
 
     @property
     def environment(self) -> dict:
@@ -119,13 +119,12 @@ class Fleet:
         assert self.snapshots() == before
         return said
 
-    def killed(self, changes: dict, hosts=HOSTS) -> None:
+    def killed(self, changes: dict, host: str) -> None:
         """A run whose controller dies as soon as the change is made."""
-        process = subprocess.Popen(self.command(changes, hosts=hosts), stdout=subprocess.DEVNULL,
+        process = subprocess.Popen(self.command(changes, hosts=(host,)), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, env=self.environment, start_new_session=True)
         try:
-            for host in hosts:
-                until(lambda host=host: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 60)
+            until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 60)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -139,8 +138,7 @@ class Fleet:
         return done.stdout
 
     def snapshots(self) -> list[str]:
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(lambda host: self.inside(host, SNAPSHOT).stdout, HOSTS))
+        return each(lambda host: self.inside(host, SNAPSHOT).stdout)
 
     def outcome(self, host: str) -> dict:
         return json.loads(self.output(host, f"cat {STATE}/outcome.json"))
@@ -152,6 +150,12 @@ class Fleet:
              "-o", "ConnectTimeout=3", "-o", "BatchMode=yes", "-i", str(KEYS / "key"), "-p", str(port),
              f"operator@{self.address(host)}", "sudo -n id -un"], capture_output=True, text=True, check=False)
         return done.stdout.strip() == "root"
+
+
+def each(function) -> list:
+    """What it returns for each host, all at once."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, HOSTS))
 
 
 def until(condition, seconds: float) -> float:
