@@ -331,9 +331,7 @@ class Harden:
         if self.module._diff:
             result["diff"] = [self._diff(path, text) for path, text in sorted(texts.items())]
         if changes:
-            self._test({name: topics[name] for name in changes})
-            if self.host.problems:
-                self._refuse()
+            self._refuse(self._test({name: topics[name] for name in changes}))
         if changes and self.host.arming:
             result.update(self._arm({name: topics[name] for name in changes}, texts))
         result.update(left_out=self.host.skipped, notes=self.host.notes)
@@ -384,19 +382,27 @@ class Harden:
         return {"before_header": path, "after_header": path, "before": before, "after": after}
 
     def _test(self, topics):
+        """What is refused, of all topics at once."""
+        refused = []
         for name, topic in topics.items():
             if topic.program and not os.path.exists(topic.program):
                 self.module.warn(f"{name}: {topic.program} is not installed yet: its test of the files is left out.")
                 continue
             with self.host.directory() as stage:
-                topic.test(stage)
+                try:
+                    topic.test(stage)
+                except TopicError as error:
+                    refused.append(str(error).strip())
+        return refused
 
-    def _refuse(self):
+    def _refuse(self, refused):
         problems = "\n".join(f"  {problem}." for problem in self.host.problems)
-        if not self.params["checks"]:
+        if problems and self.params["checks"]:
+            refused.append(f"This would shut out the connection of this run:\n{problems}\n{hardening.GO_PAST}.")
+        elif problems:
             self.module.warn(f"This may shut out the connection of this run:\n{problems}")
-            return
-        raise TopicError(f"This would shut out the connection of this run:\n{problems}\n{hardening.GO_PAST}.")
+        if refused:
+            raise TopicError("\n".join(refused))
 
     # -- the change ----------------------------------------------------------------------------------------------------
 

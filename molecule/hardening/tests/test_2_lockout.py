@@ -12,27 +12,22 @@ GO_PAST = {"hardening_confirm": {"checks": False}}
 # Not even connections that are there already: the way back is cut as well.
 CUT = "}\nchain cut {\n type filter hook input priority -10; policy drop;\n iif lo accept\n}\nchain rest {"
 
-# What is known to be wrong before anything changes, and the words that say so.
+# What is known to be wrong before anything changes: variables, and the words that say so. All is said at once.
 REFUSED = {
-    "an AllowUsers without the operator": (
-        {"hardening_ssh": {"allow_users": ["somebody", "releaser"]}},
-        ["hardening_ssh.allow_users: leaves out 'operator'", "AllowUsers somebody releaser", "Add 'operator'"]),
-    "an AllowGroups without a group of the operator": (
-        {"hardening_ssh": {"allow_groups": ["wheel"]}},
-        ["hardening_ssh.allow_groups: has none of the groups of 'operator'"]),
-    "a firewall without the operator's address": (
-        {"hardening_firewall": {"ssh_allow": ["192.0.2.0/24"]}},
-        ["hardening_firewall.ssh_allow: has no network with", "(value: 192.0.2.0/24)"]),
-    "a port that another program has": (
-        {"hardening_ssh": {"port": 80}}, ["hardening_ssh.port: is used by nginx (value: 80)"]),
-    "a line that sshd does not know": (
-        {"hardening_ssh": {"extra": "PermitEverything yes"}},
-        ["sshd refuses the configuration (hardening_ssh)", "PermitEverything"]),
-    "a rule that nft does not know": (
-        {"hardening_firewall": {"extra": "tcp dport ssh akzept"}},
-        ["nft refuses the rules (hardening_firewall)", "akzept"]),
-    "a line that sudo does not know": (
-        {"hardening_sudo": {"extra": "operator may do all"}}, ["visudo refuses /etc/sudoers.d/zz-fastapi-hardening"]),
+    "what shuts the operator out, or takes a port that another program has": (
+        {"hardening_ssh": {"allow_users": ["somebody", "releaser"], "allow_groups": ["wheel"], "port": 80},
+         "hardening_firewall": {"ssh_allow": ["192.0.2.0/24"]}},
+        ["hardening_ssh.allow_users: leaves out 'operator'", "AllowUsers somebody releaser", "Add 'operator'",
+         "hardening_ssh.allow_groups: has none of the groups of 'operator'",
+         "hardening_firewall.ssh_allow: has no network with", "(value: 192.0.2.0/24)",
+         "hardening_ssh.port: is used by nginx (value: 80)"]),
+    "what sshd, nft and sudo do not know": (
+        {"hardening_ssh": {"extra": "PermitEverything yes"}, "hardening_firewall": {"extra": "tcp dport ssh akzept"},
+         "hardening_sudo": {"extra": "operator may do all"}, "hardening_accounts": {"su_group": "nobodies"}},
+        ["sshd refuses the configuration (hardening_ssh)", "PermitEverything",
+         "nft refuses the rules (hardening_firewall)", "akzept",
+         "visudo refuses /etc/sudoers.d/zz-fastapi-hardening",
+         "hardening_accounts.su_group: there is no such group (value: nobodies)"]),
 }
 # What passes all tests, what the new connection says then, and by whom it is taken back.
 TAKEN_BACK = {
