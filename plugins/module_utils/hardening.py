@@ -128,7 +128,8 @@ def to_lock(passwd, shadow, least):
 
     :arg least: uid of the first account that is a person's
     """
-    uids = {fields[0]: int(fields[2]) for fields in (line.split(":") for line in passwd.splitlines()) if len(fields) > 2}
+    accounts = (line.split(":") for line in passwd.splitlines())
+    uids = {fields[0]: int(fields[2]) for fields in accounts if len(fields) > 2}
     found = {}
     for name, password, *_rest in (line.split(":") for line in shadow.splitlines() if ":" in line):
         system = 0 < uids.get(name, least) < least

@@ -32,7 +32,20 @@ options:
         type: str
         required: true
         choices:
-          [ssh, firewall, sudo, deploy_user, fail2ban, updates, sysctl, time, coredumps, modules, banner, nginx, accounts, mounts]
+          - ssh
+          - firewall
+          - sudo
+          - deploy_user
+          - fail2ban
+          - updates
+          - sysctl
+          - time
+          - coredumps
+          - modules
+          - banner
+          - nginx
+          - accounts
+          - mounts
       path:
         description: Where the file lies.
         type: path

@@ -134,7 +134,8 @@ def test_settings_of_logins():
     assert hardening.with_login_settings(done, "HOME_MODE 0700\n") == done
     assert hardening.with_login_settings("UMASK 022\n", "HOME_MODE 0700\n") == "UMASK 022\nHOME_MODE 0700\n"
     # The one that counts, not the example above it.
-    assert hardening.with_login_settings("# HOME_MODE 1\nHOME_MODE 2\n", "HOME_MODE 3\n") == "# HOME_MODE 1\nHOME_MODE 3\n"
+    text = "# HOME_MODE 1\nHOME_MODE 2\n"
+    assert hardening.with_login_settings(text, "HOME_MODE 3\n") == "# HOME_MODE 1\nHOME_MODE 3\n"
 
 
 def test_su_is_for_a_group():
@@ -148,14 +149,15 @@ def test_su_is_for_a_group():
 
 
 def test_whose_password_is_locked():
-    passwd = "root:x:0:0::/:/bin/sh\ndb:x:100:1::/:/bin/sh\nold:x:101:1::/:/bin/sh\nann:x:1000:1::/:/bin/sh\nbob:x:1001:1::\n"
+    passwd = "root:x:0:0::/:\ndb:x:100:1::/:\nold:x:101:1::/:\nann:x:1000:1::/:\nbob:x:1001:1::/:\n"
     shadow = "root:$y$a:1::::::\ndb:$y$b:1::::::\nold:!:1::::::\nann:$y$c:1::::::\nbob::1::::::\n"
     assert hardening.to_lock(passwd, shadow, 1000) == {"db": False, "bob": True}
     assert hardening.to_lock(passwd, shadow, 2000) == {"db": False, "ann": False, "bob": True}
 
 
 def test_what_is_to_be_remounted():
-    text = "[Service]\nExecStart=-/usr/bin/mount -o remount,nosuid,nodev /tmp\nExecStart=-/usr/bin/mount -o remount,noexec /dev/shm\n"
+    command = "ExecStart=-/usr/bin/mount -o remount"
+    text = f"[Service]\n{command},nosuid,nodev /tmp\n{command},noexec /dev/shm\n"
     assert hardening.remounts(text) == {"/tmp": ["nosuid", "nodev"], "/dev/shm": ["noexec"]}
     assert hardening.remounts(hardening.without_remounts(text, ["/tmp"])) == {"/dev/shm": ["noexec"]}
     table = "/dev/sda1 / ext4 rw 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /tmp tmpfs rw,nosuid 0 0\n"
