@@ -145,10 +145,15 @@ class Fleet:
 
     def gets_in(self, host: str, port: int = 22) -> bool:
         """Whether the operator does, with a connection of their own, and becomes root."""
-        done = subprocess.run(
-            ["ssh", "-F", "none", "-o", f"UserKnownHostsFile={KEYS}/known_hosts", "-o", f"HostKeyAlias={host}",
-             "-o", "ConnectTimeout=3", "-o", "BatchMode=yes", "-i", str(KEYS / "key"), "-p", str(port),
-             f"operator@{self.address(host)}", "sudo -n id -un"], capture_output=True, text=True, check=False)
+        command = [
+            "ssh", "-F", "none", "-o", f"UserKnownHostsFile={KEYS}/known_hosts", "-o", f"HostKeyAlias={host}",
+            "-o", "ConnectTimeout=3", "-o", "BatchMode=yes", "-i", str(KEYS / "key"), "-p", str(port),
+            f"operator@{self.address(host)}", "sudo -n id -un"]
+        try:
+            # One that is cut while it is made hangs until it is no longer.
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=8)
+        except subprocess.TimeoutExpired:
+            return False
         return done.stdout.strip() == "root"
 
 
