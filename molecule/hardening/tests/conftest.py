@@ -72,7 +72,7 @@ class Fleet:
 
     def play(self, playbook: str, variables: dict, **how) -> subprocess.CompletedProcess:
         command = [*self.command({}, **how)[:3], "-e", json.dumps(variables), playbook]
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
+        return self._started(command)
 
     def command(self, changes: dict, port: int = 22, hosts=HOSTS, connection: dict | None = None) -> list[str]:
         """The command that hardens, and the inventory that it takes."""
@@ -98,7 +98,11 @@ class Fleet:
         return {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
     def run(self, changes: dict | None = None, **how) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command(changes or {}, **how), capture_output=True, text=True, check=False,
+        return self._started(self.command(changes or {}, **how))
+
+    def _started(self, command: list[str]) -> subprocess.CompletedProcess:
+        # No input: what ssh does to a shared one (O_NONBLOCK) is refused by Ansible.
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                               env=self.environment)
 
     def hardened(self, changes: dict | None = None, **how) -> str:
@@ -121,8 +125,9 @@ class Fleet:
 
     def killed(self, changes: dict, host: str) -> None:
         """A run whose controller dies as soon as the change is made."""
-        process = subprocess.Popen(self.command(changes, hosts=(host,)), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, env=self.environment, start_new_session=True)
+        process = subprocess.Popen(self.command(changes, hosts=(host,)), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment,
+                                   start_new_session=True)
         try:
             until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 60)
         finally:
@@ -151,7 +156,8 @@ class Fleet:
             f"operator@{self.address(host)}", "sudo -n id -un"]
         try:
             # One that is cut while it is made hangs until it is no longer.
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=8)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                                  timeout=8)
         except subprocess.TimeoutExpired:
             return False
         return done.stdout.strip() == "root"
