@@ -1,10 +1,14 @@
-"""Makes the collection importable under its full name, as Ansible does, beside those of the tool environment."""
+"""Makes the collection importable under its full name, as Ansible does, and the programs that the roles install."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import ansible_collections
 
 HERE = str(Path(__file__).parent.parent / "collections" / "ansible_collections")
 ansible_collections.__path__ = [HERE, *ansible_collections.__path__]
+
+PROGRAMS = Path(__file__).parent.parent / "roles/monitoring/files"
+sys.path[:0] = [str(PROGRAMS / "troubleshoot"), str(PROGRAMS / "resources")]

@@ -19,6 +19,9 @@ APPS = "fastapi_apps"
 IGNORED = "fastapi_ignored_variables"
 HOME = "/srv"
 
+# Of the role monitoring, for all its topics; they are small.
+MONITORING_PACKAGES = ("iproute2", "logrotate", "python3-psutil")
+
 # Variables that the site playbook makes from fastapi_apps, by role.
 DERIVED = {
     "certbot_tls": "certbot_tls_certificates",
@@ -150,7 +153,8 @@ def site_packages(apps, app_packages=None, nginx_packages=None):
     """The Debian packages of all roles of the site, so that one run of apt does for them all."""
     if nginx_packages is None:
         nginx_packages = spec.load("nginx")["nginx_packages"]["default"]
-    return _unique([*build_packages(filled(apps)), *(app_packages or []), *nginx_packages, "openssl"])
+    own = build_packages(filled(apps)) + list(app_packages or [])
+    return _unique([*own, *nginx_packages, *MONITORING_PACKAGES, "openssl"])
 
 
 def live_socket(name):

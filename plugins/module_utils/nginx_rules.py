@@ -55,6 +55,7 @@ def least(value, path, minimum):
 def variables(value):
     """Of the role's variables together."""
     yield from headers(value.get("nginx_headers"), "nginx_headers")
+    yield from least(value.get("nginx_limit_conn"), "nginx_limit_conn", 0)
     networks = value.get("nginx_real_ip_from") or []
     for index, network in enumerate(networks):
         yield from address(network, join("nginx_real_ip_from", index))
@@ -190,7 +191,7 @@ def limits(value, path):
 def variable(value, path):
     """A fixed text would count all clients as one."""
     if isinstance(value, str) and not re.match(r"^[^\s\"';{}\\]*\$\w[^\s\"';{}\\]*$", value):
-        yield problem(path, "is no variable of nginx", value, mend="For example: $binary_remote_addr")
+        yield problem(path, "is no variable of nginx", value, mend="For example: $client_network")
 
 
 def upstream(value, path):

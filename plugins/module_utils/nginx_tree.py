@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
@@ -283,6 +284,20 @@ def load_manifest(path):
 
 def save_manifest(path, manifest):
     write(path, file_node(json.dumps(manifest, indent=1) + "\n"))
+
+
+def save_digests(path, wanted):
+    """Records what the files and links of the tree should be, for others to tell whether somebody has changed them."""
+    text = json.dumps({name: digest(node) for name, node in sorted(wanted.items())}, indent=1) + "\n"
+    node = read(path)
+    if node is None or node.data != text.encode("utf-8"):
+        write(path, file_node(text))
+
+
+def digest(node):
+    """SHA-256 of a file's content, or of `link` and what the link points to."""
+    data = node.data if node.kind == "file" else ("link " + node.data).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(data).hexdigest()
 
 
 def newest_change(root, now=None):

@@ -19,6 +19,9 @@ ENVIRONMENT = {
     "UV_SYSTEM_CERTS": "1",
 }
 
+# A file that is being written has this at the end of its name.
+UNFINISHED = ".new"
+
 
 def clean_environment(build_env):
     """Leave this process, and what it starts, no environment but a plain one and what the user wants for building."""
@@ -84,7 +87,7 @@ def write_file(path, text, mode, encoding="utf-8"):
     """Write a file as root with its final mode from the first moment on."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(
-        os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        os.open(path + UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         "w",
         encoding=encoding,
         errors="surrogateescape",
@@ -94,7 +97,7 @@ def write_file(path, text, mode, encoding="utf-8"):
         os.fchmod(stream.fileno(), mode)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(path + ".new", path)
+    os.replace(path + UNFINISHED, path)
 
 
 def point(link, target):

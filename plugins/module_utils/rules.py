@@ -13,7 +13,12 @@ from __future__ import annotations
 import posixpath
 import re
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import hardening_rules, nginx_rules, release
+from ansible_collections.daoman.fastapi.plugins.module_utils import (
+    hardening_rules,
+    monitoring_rules,
+    nginx_rules,
+    release,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
@@ -631,7 +636,10 @@ ROLES = {
 }
 
 # rules for a role's other variables
-SETTINGS = {"gunicorn_app": (batch,), "hardening": (hardening_rules.variables,), "nginx": (nginx_rules.variables,)}
+SETTINGS = {
+    "gunicorn_app": (batch,), "hardening": (hardening_rules.variables,), "monitoring": monitoring_rules.RULES,
+    "nginx": (nginx_rules.variables,),
+}
 
 
 def check(role, variables, problems=(), is_secret=None):

@@ -113,7 +113,9 @@ options:
     type: path
     default: /etc/nginx
   manifest:
-    description: File in which the paths that this module owns are recorded.
+    description:
+      - File in which the paths that this module owns are recorded. C(digests.json) beside it has their SHA-256, by
+        which other programs can tell whether somebody has changed them.
     type: path
     default: /var/lib/fastapi/nginx/manifest.json
   binary:
@@ -316,6 +318,7 @@ class Transaction:
                 result["swapped"] = self.apply(wanted, changes, manifest, unit, actions)
             if not self.check:
                 self.record(wanted, False)
+                tree.save_digests(os.path.join(os.path.dirname(self.params["manifest"]), "digests.json"), wanted)
         return result
 
     # -- What is, and what is to be ------------------------------------------------------------------------------------

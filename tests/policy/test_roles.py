@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
 # As the design lays them out.
 EXPECTED = ["certbot_tls", "gunicorn_app", "hardening", "monitoring", "nginx", "systemd_service"]
-NOT_YET = ["monitoring"]
 
 
 def load(path: Path):
@@ -198,16 +197,6 @@ def test_a_role_validates_its_own_variables_first(role):
     assert first["daoman.fastapi.validate"] == {"role": role}
     # Skipped with --tags, it would let the tagged tasks run on unchecked variables.
     assert first.get("when") is None
-
-
-@pytest.mark.parametrize("role", NOT_YET)
-def test_a_role_that_is_not_implemented_fails_and_is_in_no_playbook(role):
-    tasks = [task for path in (ROOT / "roles" / role / "tasks").glob("*.yml") for task in load(path)]
-    said = [task["ansible.builtin.fail"]["msg"] for task in tasks if "ansible.builtin.fail" in task]
-    assert len(said) == 1 and "not implemented" in said[0]
-    assert spec.load(role) == {}
-    for playbook in (ROOT / "playbooks").glob("*.yml"):
-        assert f"daoman.fastapi.{role}" not in playbook.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", TASK_FILES, ids=short)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import time
 
@@ -265,6 +267,19 @@ def test_the_manifest_is_read_as_it_was_written(tmp_path):
     assert tree.load_manifest(path) == {"paths": [], "pending": False}
     tree.save_manifest(path, {"paths": ["a", "b"], "pending": True})
     assert tree.load_manifest(path) == {"paths": ["a", "b"], "pending": True}
+
+
+def test_digests_tell_what_the_tree_should_be(tmp_path):
+    path = tmp_path / "digests.json"
+    tree.save_digests(str(path), {"nginx.conf": tree.file_node("x"), "sites-enabled/shop": tree.link_node("../y")})
+    first = json.loads(path.read_text())
+    assert first["nginx.conf"] == hashlib.sha256(b"x").hexdigest()
+    assert first["sites-enabled/shop"] == hashlib.sha256(b"link ../y").hexdigest()
+    written = path.stat().st_mtime_ns
+    tree.save_digests(str(path), {"nginx.conf": tree.file_node("x"), "sites-enabled/shop": tree.link_node("../y")})
+    assert path.stat().st_mtime_ns == written
+    tree.save_digests(str(path), {"nginx.conf": tree.file_node("z")})
+    assert json.loads(path.read_text()).keys() == {"nginx.conf"} and json.loads(path.read_text()) != first
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"paths": []}', '{"paths": ["../x"], "pending": false}',

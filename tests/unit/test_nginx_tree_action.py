@@ -14,13 +14,16 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.task import Task
+from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 from ansible_collections.daoman.fastapi.plugins.action import nginx_tree as action
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "nginx"
-DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
-INTERNAL = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+DEFAULTS = {
+    name: value for folder in ("defaults", "vars")
+    for name, value in yaml.safe_load((ROLE / folder / "main.yml").read_text()).items()
+}
 TASK = yaml.safe_load((ROLE / "tasks" / "configure.yml").read_text())[0]["daoman.fastapi.nginx_tree"]
 SHOP = {"name": "shop", "domain": "shop.example.com", "upstream": {"servers": [{"address": "unix:/run/shop.sock"}]}}
 
@@ -56,18 +59,18 @@ def send(args, **variables):
     variables = {"ansible_search_path": [str(ROLE)], **variables}
     plugin = Action(args, variables)
     plugin._display = None
-    super_run = action.ActionBase.run
-    action.ActionBase.run = lambda self, tmp=None, task_vars=None: {}
+    super_run = ActionBase.run
+    ActionBase.run = lambda self, tmp=None, task_vars=None: {}
     try:
         plugin.run(task_vars=variables)
     finally:
-        action.ActionBase.run = super_run
+        ActionBase.run = super_run
     return {item["path"]: item for item in plugin.sent["files"]}, plugin.sent["links"]
 
 
 def render(*sites, **variables):
     """The texts of the role for some sites."""
-    given = {**DEFAULTS, **INTERNAL, "nginx_sites": list(sites), **variables}
+    given = {**DEFAULTS, "nginx_sites": list(sites), **variables}
     templates = {"{{ %s }}" % name: given[name] for name in ("nginx_conf_template", "nginx_site_template")}
     args = {**TASK, "files": [
         {**item, "template": templates.get(item["template"], item["template"])} for item in TASK["files"]]}
@@ -174,17 +177,24 @@ def test_a_server_is_offered_a_request_again_where_it_is_the_only_one():
     assert len(entries(servers=limited)) == 1 and entries(servers=limited)[0].endswith(" max_fails=0 max_conns=5;")
 
 
-@pytest.mark.parametrize("directory, previous, root, tried", [
-    ("/srv/s", "", "/srv/s", ["/$static_file"]),
-    ("/srv/x/current/src/s/", "/srv/x/previous/src/s", "/srv/x",
-     ["/current/src/s/$static_file", "/previous/src/s/$static_file"]),
-    ("/srv/s", "/mnt/s", "/", ["/srv/s/$static_file", "/mnt/s/$static_file"]),
-    ("/srv/s", "/srv/s/old", "/srv/s", ["/$static_file", "/old/$static_file"]),
-])
-def test_hashed_files_are_looked_for_here_and_in_the_release_before(directory, previous, root, tried):
+@pytest.mark.parametrize("directory, previous", [
+    ("/srv/x/current/src/s/", "/srv/x/previous/src/s/"), ("/srv/s", "/mnt/s"), ("/srv/s", "/srv/s/old")])
+def test_hashed_files_are_looked_for_here_and_in_the_release_before_and_nowhere_else(directory, previous):
     text = " ".join(lines(site(static=[{"url": "/s/", "directory": directory, "previous": previous}])))
-    assert f" root {root};" in text
-    assert f"try_files {' '.join(tried)} =404;" in text
+    roots = [part.partition(";")[0] for part in text.rpartition("listen 443")[2].split(" root ")[1:]]
+    assert roots == [directory.rstrip("/"), previous.rstrip("/")]
+    assert text.count("try_files /$static_file @previous_0;") == text.count("try_files /$static_file =404;") == 1
+    alone = " ".join(lines(site(static=[{"url": "/s/", "directory": directory}])))
+    assert "@previous" not in alone and "try_files /$static_file =404;" in alone
+
+
+@pytest.mark.parametrize("own", [{}, {"limit_conn": [{"connections": 3}]}])
+@pytest.mark.parametrize("most", [0, 7])
+def test_a_place_with_a_limit_of_its_own_has_the_clients_too(own, most):
+    """nginx inherits such limits only where there are none."""
+    texts = render({**SHOP, **own}, nginx_limit_conn=most)[0]
+    assert ("limit_conn address 7;" in texts["nginx.conf"]) is bool(most)
+    assert ("limit_conn address 7;" in texts["sites-available/shop.conf"]) is bool(most and own)
 
 
 def test_a_site_without_an_application_has_nothing_to_pass_on():

@@ -376,6 +376,7 @@ def test_parts_of_a_site_that_cannot_work_are_refused(change, path, said):
 @pytest.mark.parametrize(
     "variables, path, said",
     [
+        ({"nginx_limit_conn": -1}, "nginx_limit_conn", "must be at least 0"),
         ({"nginx_proxy_protocol": True}, "nginx_proxy_protocol", "needs nginx_real_ip_from"),
         ({"nginx_real_ip_from": ["lb"]}, "nginx_real_ip_from[0]", "is no address"),
         ({"nginx_real_ip_from": ["0.0.0.0/0"]}, "nginx_real_ip_from[0]", "believes everybody"),

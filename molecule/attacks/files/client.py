@@ -21,14 +21,14 @@ result = {"answer": b"", "ended": "open", "handshake": "", "protocol": None}
 started = time.monotonic()
 
 
-def connect():
-    stream = socket.create_connection(("127.0.0.1", plan["port"]), 5)
+def connect(source, alpn):
+    stream = socket.create_connection(("127.0.0.1", plan["port"]), 5, (source, 0))
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not plan["tls"]:
         return stream
     context = ssl.create_default_context(cafile="/var/lib/fastapi/placeholder/shop/fullchain.pem")
     context.check_hostname = False
-    context.set_alpn_protocols(plan["alpn"])
+    context.set_alpn_protocols([alpn])
     stream = context.wrap_socket(stream, server_hostname=plan["sni"] or None)
     result["protocol"] = stream.selected_alpn_protocol()
     return stream
@@ -55,9 +55,9 @@ def listen(seconds):
 others = []
 try:
     for data in plan["others"]:  # connections that stay open beside the one that is watched
-        others.append(connect())
+        others.append(connect("127.0.0.1", plan["others_alpn"]))
         others[-1].sendall(data.encode("latin-1"))
-    stream = connect()
+    stream = connect(plan["source"], plan["alpn"])
     try:
         for data, times, pause in plan["send"]:
             for _ in range(times):

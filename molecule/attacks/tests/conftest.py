@@ -59,12 +59,17 @@ class Front:
         self.hardened = name == "hardened"
 
     def send(self, *parts, tls: bool = True, port: int = 0, sni: str = "shop.example.com", alpn: str = "http/1.1",
-             wait: float = 3, until: str = "", read: bool = True, others: list[str] | None = None) -> Outcome:
-        """Sends text, or (text, times, pause), then waits for the end of the connection or of the time."""
+             wait: float = 3, until: str = "", read: bool = True, source: str = "127.0.0.1",
+             others: list[str] | None = None, others_alpn: str = "http/1.1") -> Outcome:
+        """Sends text, or (text, times, pause), then waits for the end of the connection or of the time.
+
+        Each of the others is what is sent over a connection of 127.0.0.1 that stays open meanwhile.
+        """
         plan = {
-            "port": port or (self.tls if tls else self.plain), "tls": tls and not port, "sni": sni, "alpn": [alpn],
+            "port": port or (self.tls if tls else self.plain), "tls": tls and not port, "sni": sni, "alpn": alpn,
             "log": self.name, "send": [part if isinstance(part, tuple) else (part, 1, 0) for part in parts],
-            "wait": wait, "until": until, "read": read, "others": others or [],
+            "wait": wait, "until": until, "read": read, "source": source,
+            "others": others or [], "others_alpn": others_alpn,
         }
         packed = base64.b64encode(zlib.compress(json.dumps(plan).encode())).decode()
         return Outcome(**json.loads(self.host.check_output(
@@ -83,15 +88,20 @@ def naive_nginx(host):
     host.check_output("systemctl start attacks-naive")
 
 
-@pytest.fixture(params=["hardened", "naive"])
-def front(host, request) -> Front:
-    return Front(host, "hardened", 443, 80) if request.param == "hardened" else Front(host, "naive", 8443, 8080)
+@pytest.fixture
+def hardened(host) -> Front:
+    """By itself for attacks which no nginx lets through, however it is configured."""
+    return Front(host, "hardened", 443, 80)
 
 
 @pytest.fixture
-def hardened(host) -> Front:
-    """For attacks which no nginx lets through, however it is configured."""
-    return Front(host, "hardened", 443, 80)
+def naive(host) -> Front:
+    return Front(host, "naive", 8443, 8080)
+
+
+@pytest.fixture(params=["hardened", "naive"])
+def front(request, hardened, naive) -> Front:
+    return hardened if request.param == "hardened" else naive
 
 
 # -- HTTP/2, by hand ---------------------------------------------------------------------------------------------------

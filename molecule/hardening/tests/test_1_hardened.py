@@ -206,6 +206,20 @@ def test_shared_memory_runs_no_program(host):
         host.check_output("rm /dev/shm/true")
 
 
+def test_troubleshooting_reads_this_firewall(host):
+    def found():
+        return [item["id"] for item in json.loads(host.run("troubleshoot.sh --json").stdout)["findings"]]
+
+    assert "firewall-closed" not in found()
+    host.check_output("nft insert rule inet fastapi input tcp dport 443 drop")
+    try:
+        assert "firewall-closed" in found()
+        host.check_output("sed '/tcp dport { 80, 443 }/d' /etc/fastapi/firewall.nft | nft -f -")
+        assert "firewall-closed" in found()
+    finally:
+        host.check_output("nft -f /etc/fastapi/firewall.nft")
+
+
 # -- both hosts at once -----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
-"""Asks the host's nginx from the host itself, and runs the role again with other variables."""
+"""Asks the host's nginx from the host itself, and runs the role again with other variables.
+
+Each run takes seconds: tests share what they can.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,16 +21,11 @@ import yaml
 SCENARIO = Path(__file__).resolve().parent.parent
 ansible_collections.__path__ = [
     str(SCENARIO.parent.parent / "collections/ansible_collections"), *ansible_collections.__path__]
-VARIABLES = yaml.safe_load((SCENARIO / "vars.yml").read_text(encoding="utf-8"))
 CERTIFICATES = "/var/lib/fastapi/placeholder"
 
-PLAY = f"""
-- hosts: all
-  gather_facts: false
-  become: true
-  vars_files: ['{SCENARIO}/vars.yml']
-  roles: [daoman.fastapi.nginx]
-"""
+# Packages are there since the scenario converged; to ask apt takes longer than all the rest.
+VARIABLES = {**yaml.safe_load((SCENARIO / "vars.yml").read_text(encoding="utf-8")), "nginx_manage_packages": False}
+ROLE = {"ansible.builtin.import_role": {"name": "daoman.fastapi.nginx"}}
 
 
 @dataclass
@@ -51,10 +50,12 @@ class Response:
 
 
 class Nginx:
-    def __init__(self, host, play: Path):
+    def __init__(self, host, folder: Path):
         self.host = host
-        self.play = play
-        self.changed = False
+        self.folder = folder
+        # Other than the scenario's, with which the role was last run. None: nobody knows.
+        self.variables: dict | None = {}
+        (folder / "templates").symlink_to(SCENARIO / "templates")
 
     # -- As a client ---------------------------------------------------------------------------------------------------
 
@@ -86,30 +87,65 @@ class Nginx:
             headers.setdefault(name, []).append(value)
         return headers
 
+    def statuses(self, url: str, *arguments: str) -> Counter:
+        """How often each status is among the answers to the requests that curl makes of a pattern."""
+        words = ["--output", "/dev/null", "--write-out", "%{http_code}\\n", *arguments]
+        return Counter(self.curl(url, "--insecure", *words, trust=None).stdout.split())
+
     def python(self, code: str) -> str:
         """Runs a client that curl cannot be."""
         return self.host.check_output(f"python3 -c {shlex.quote(code)}")
 
     # -- As an operator ------------------------------------------------------------------------------------------------
 
-    def run(self, *arguments: str, **variables) -> subprocess.CompletedProcess:
-        self.changed = self.changed or (bool(variables) and "--check" not in arguments)
+    def play(self, tasks: list[dict], *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        play = {"hosts": "all", "gather_facts": False, "become": True, "vars": VARIABLES, "tasks": tasks}
+        (self.folder / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
         return subprocess.run(
             ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--limit", self.host.backend.hostname,
-             "-e", json.dumps(variables), *arguments, str(self.play)],
+             *arguments, str(self.folder / "play.yml")],
             capture_output=True, text=True, check=False,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", **environment},
         )
 
     def applied(self, *arguments: str, **variables) -> str:
-        done = self.run(*arguments, **variables)
+        """What Ansible says of running the role with variables other than the scenario's."""
+        before, self.variables = self.variables, None
+        done = self.play([{**ROLE, "vars": variables}], *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+        self.variables = before if "--check" in arguments else variables
         return done.stdout
 
-    def refused(self, *arguments: str, **variables) -> str:
-        done = self.run(*arguments, **variables)
-        assert done.returncode != 0, done.stdout
-        return done.stdout + done.stderr
+    def having(self, **variables) -> Nginx:
+        """Runs the role unless that is how it was last run."""
+        if self.variables != variables:
+            self.applied(**variables)
+        return self
+
+    def refusals(self, cases: dict[str, dict], predicted: dict[str, dict] | None = None) -> dict[str, str]:
+        """What each of several runs with other variables fails with, all of them by one command.
+
+        Those that are predicted run in check mode.
+        """
+        predicted = predicted or {}
+        cases = {**cases, **predicted}
+        done = self.play([
+            {"name": name, "check_mode": name in predicted, "block": [{**ROLE, "vars": variables}],
+             "rescue": [{"name": name, "ansible.builtin.debug": {
+                 "msg": {"task": "{{ ansible_failed_task.name }}", "said": "{{ ansible_failed_result }}"}}}]}
+            for name, variables in cases.items()
+        ], ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+        try:
+            tasks = json.loads(done.stdout[done.stdout.index("{"):])["plays"][0]["tasks"]
+        except ValueError:
+            raise AssertionError(done.stdout + done.stderr) from None
+        said = {task["task"]["name"]: json.dumps(result["msg"], indent=0).replace("\\n", "\n").replace('\\"', '"')
+                for task in tasks for result in task["hosts"].values() if isinstance(result.get("msg"), dict)}
+        assert said.keys() == cases.keys(), f"This was not refused: {cases.keys() - said.keys()}"
+        return said
+
+    def refused(self, **variables) -> str:
+        return self.refusals({"refused": variables})["refused"]
 
     def tree(self) -> str:
         """Every path of /etc/nginx with its kind, owner, mode and content, and what staging left."""
@@ -126,29 +162,18 @@ class Nginx:
         return {line.split()[0] for line in lines if "worker process" in line and "shutting" not in line}
 
 
-def at(host, folder: Path) -> Nginx:
-    play = folder / "play.yml"
-    play.write_text(PLAY, encoding="utf-8")
-    (folder / "templates").symlink_to(SCENARIO / "templates")
-    return Nginx(host, play)
+@pytest.fixture(scope="module")
+def operated(host, tmp_path_factory):
+    """The host's nginx, however the test before left it: for tests that run the role anyway."""
+    nginx = Nginx(host, tmp_path_factory.mktemp("nginx"))
+    yield nginx
+    nginx.having()
 
 
 @pytest.fixture
-def nginx(host, tmp_path: Path):
-    """The host's nginx; what a test changes by running the role again is put back afterwards."""
-    nginx = at(host, tmp_path)
-    yield nginx
-    if nginx.changed:
-        nginx.applied()
-
-
-@pytest.fixture(scope="module")
-def edge(host, tmp_path_factory):
-    """The same with other settings of the whole nginx, for the tests of a file that come one after the other."""
-    nginx = at(host, tmp_path_factory.mktemp("edge"))
-    nginx.applied(nginx_real_ip_from=["127.0.9.0/24"], nginx_tls_policy="modern", nginx_http3=True)
-    yield nginx
-    nginx.applied()
+def nginx(operated):
+    """The host's nginx as the scenario has it."""
+    return operated.having()
 
 
 @pytest.fixture

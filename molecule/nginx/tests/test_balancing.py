@@ -10,6 +10,8 @@ import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_rules
 
 SHOP = "https://shop.example.com"
+ANSWERS = ("for name in backend a b c; do"
+           " until curl -s -o /dev/null --unix-socket /run/$name.sock http://x/; do sleep 0.1; done; done")
 
 
 def shares(nginx, site: str, path: str = "/?[1-40]", *options: str) -> Counter:
@@ -23,9 +25,7 @@ def shares(nginx, site: str, path: str = "/?[1-40]", *options: str) -> Counter:
 @pytest.fixture(autouse=True)
 def all_backends_answer(nginx):
     """One that an earlier test killed is back."""
-    nginx.host.check_output(
-        "for name in backend a b c; do"
-        " until curl -s -o /dev/null --unix-socket /run/$name.sock http://x/; do sleep 0.1; done; done")
+    nginx.host.check_output(ANSWERS)
 
 
 # -- Methods -----------------------------------------------------------------------------------------------------------
@@ -36,13 +36,18 @@ def test_weights_are_shares_and_a_server_that_is_down_has_none(nginx):
     assert shares(nginx, "weight") == {"a": 30, "b": 10}
 
 
-def test_a_backup_serves_only_while_the_others_are_out(nginx):
+def test_a_server_that_fails_is_left_out_for_a_while_and_a_backup_serves_while_all_others_are(nginx):
     assert shares(nginx, "backup") == {"a": 40}
     nginx.host.check_output("systemctl stop backend@a")
     try:
         assert shares(nginx, "backup") == {"c": 40}
+        failed = time.monotonic()
     finally:
         nginx.host.check_output("systemctl start backend@a")
+        nginx.host.check_output(ANSWERS)
+    assert shares(nginx, "backup") == {"c": 40}, "back, and not tried again so soon"
+    time.sleep(max(0, failed + 4.2 - time.monotonic()))  # nginx counts in whole seconds
+    assert shares(nginx, "backup") == {"a": 40}
 
 
 def test_the_server_with_the_fewest_connections_is_next(nginx):
@@ -104,25 +109,6 @@ def test_the_rules_and_nginx_agree(nginx):
     assert wrong == []
 
 
-def test_a_combination_that_nginx_refuses_is_refused_before_anything_is_written(nginx, sites):
-    before = nginx.tree()
-    site = next(site for site in sites if site["name"] == "iphash")
-    site["upstream"]["servers"][2]["backup"] = True
-    output = nginx.refused(nginx_sites=sites)
-    assert "upstream.servers[2].backup: is not supported by the method 'ip_hash'" in output
-    assert "Configure |" not in output
-    assert nginx.tree() == before
-    nginx.changed = False
-
-
-def test_active_checks_are_refused_with_the_reason(nginx, sites):
-    sites[0]["location_extra"] = "health_check interval=5s;"
-    output = nginx.refused(nginx_sites=sites)
-    assert "'health_check' is not in this build of nginx, but in the commercial one." in output
-    assert "max_fails" in output
-    nginx.changed = False
-
-
 # -- What is offered again ---------------------------------------------------------------------------------------------
 
 
@@ -177,3 +163,11 @@ def test_a_request_that_kills_its_worker_is_answered_and_not_offered_for_ever(ng
 def test_a_request_is_offered_as_often_as_asked(nginx, site, method, times):
     """By default to two of three servers, with non_idempotent whatever its method, with off never again."""
     assert killed(nginx, f"https://{site}.example.com", method, "a", "b", "c") == times
+
+
+@pytest.mark.parametrize("site, times", [("consistent", 3), ("hash", 2)])
+def test_a_request_is_offered_for_no_longer_than_asked(nginx, site, times):
+    """Each try takes 300 ms; after 500 ms there is none but the one under way."""
+    path = f"/impatient/slow?seconds=1&key={time.time_ns()}"
+    assert nginx.ask(f"https://{site}.example.com{path}", trust="spread").status == 504
+    assert nginx.host.check_output(f"cat /run/[abc].sock.seen | grep -c 'GET {path}$'") == str(times)

@@ -136,18 +136,3 @@ def test_an_answer_can_be_purged_by_those_who_may(ask, path):
 def test_what_is_kept_is_for_nginx_only(nginx):
     assert nginx.host.file("/var/lib/nginx/cache-cached").user == "www-data"
     assert nginx.host.file("/var/lib/nginx/cache-cached").mode == 0o700
-
-
-def test_a_missing_module_is_named(nginx, sites):
-    sites[0]["extra"] = "more_set_headers x;"
-    output = nginx.refused(nginx_sites=sites)
-    assert "'more_set_headers' is in the package libnginx-mod-http-headers-more-filter." in output
-    nginx.changed = False
-
-
-def test_check_mode_makes_no_directory(nginx, sites):
-    new = {"name": "new", "domain": "new.example.com", "certificate": "spread",
-           "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
-           "locations": [{"path": "/x/", "cache": {"enabled": True}}]}
-    nginx.applied("--check", nginx_sites=[*sites, new])
-    assert not nginx.host.file("/var/lib/nginx/cache-new").exists

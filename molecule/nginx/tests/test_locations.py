@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 import pytest
 
@@ -13,12 +12,6 @@ PARTS = "https://parts.example.com"
 @pytest.fixture
 def ask(nginx):
     return lambda path, *arguments: nginx.ask(PARTS + path, *arguments, trust="spread")
-
-
-def statuses(nginx, path: str, *arguments: str) -> Counter:
-    """Of the requests that curl makes of a pattern."""
-    words = ["--output", "/dev/null", "--write-out", "%{http_code}\\n", *arguments]
-    return Counter(nginx.curl(PARTS + path, *words, trust="spread").stdout.split())
 
 
 def test_a_location_has_its_own_timeout(nginx, ask):
@@ -95,10 +88,10 @@ def test_only_listed_addresses_may_ask(ask, path, address, user, status):
 def test_a_rate_is_limited_by_key(nginx):
     """One at once and two of the burst; another user is another count, and who names none is not counted."""
     user = time.time_ns()
-    assert statuses(nginx, f"/login?user=a{user}&[1-5]") == {"200": 3, "429": 2}
-    assert statuses(nginx, f"/login?user=b{user}&[1-3]") == {"200": 3}
-    assert statuses(nginx, "/login?[1-5]") == {"200": 5}
-    assert statuses(nginx, f"/login/x?user=a{user}&[1-5]") == {"200": 5}
+    assert nginx.statuses(f"{PARTS}/login?user=a{user}&[1-5]") == {"200": 3, "429": 2}
+    assert nginx.statuses(f"{PARTS}/login?user=b{user}&[1-3]") == {"200": 3}
+    assert nginx.statuses(f"{PARTS}/login?[1-5]") == {"200": 5}
+    assert nginx.statuses(f"{PARTS}/login/x?user=a{user}&[1-5]") == {"200": 5}
 
 
 def test_headers_are_on_429_too(ask):
@@ -110,28 +103,8 @@ def test_headers_are_on_429_too(ask):
 
 @pytest.mark.parametrize("path, served", [("/one/slow", 1), ("/slow", 3)])
 def test_requests_in_flight_are_limited(nginx, path, served):
-    found = statuses(nginx, f"{path}?seconds=1&[1-5]", "--parallel", "--parallel-immediate", "--http1.1")
+    found = nginx.statuses(f"{PARTS}{path}?seconds=1&[1-5]", "--parallel", "--parallel-immediate", "--http1.1")
     assert found == {"200": served, "429": 5 - served}
-
-
-def test_limits_can_be_tried_out(nginx, sites):
-    site = next(site for site in sites if site["name"] == "parts")
-    site["limit_dry_run"] = True
-    nginx.applied(nginx_sites=sites)
-    user = time.time_ns()
-    assert statuses(nginx, f"/login?user={user}&[1-5]") == {"200": 5}
-    time.sleep(1.5)
-    log = nginx.host.check_output(f"grep 'user={user}' /var/log/nginx/parts.access.log")
-    assert log.count('"limit":"req REJECTED_DRY_RUN"') == 2
-
-
-def test_the_key_of_a_limit_can_change(nginx, sites):
-    """nginx would not load a zone that counts by another key, and its test does not tell."""
-    site = next(site for site in sites if site["name"] == "parts")
-    site["locations"][6]["limit_req"][0]["key"] = "$arg_account"
-    nginx.applied(nginx_sites=sites)
-    account = time.time_ns()
-    assert statuses(nginx, f"/login?account={account}&[1-5]") == {"200": 3, "429": 2}
 
 
 def test_a_location_has_its_own_headers_besides_the_sites(ask):

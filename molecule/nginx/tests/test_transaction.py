@@ -2,78 +2,132 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+SITES = yaml.safe_load((Path(__file__).resolve().parent.parent / "vars.yml").read_text(encoding="utf-8"))["nginx_sites"]
 SHOP = "https://shop.example.com"
-CHANGED = ("nginx_keepalive_timeout", "64s")
 
 
 def change() -> dict:
-    return dict([CHANGED])
+    return {"nginx_keepalive_timeout": "64s"}
+
+
+def others(**by_name) -> dict:
+    """The scenario's sites with some options changed, site by site."""
+    return {"nginx_sites": [{**site, **by_name.get(site["name"], {})} for site in SITES]}
 
 
 @pytest.fixture
-def intact(nginx):
+def intact(operated):
     """Tree and workers are the same after the test, and the site is served."""
-    before = nginx.tree(), nginx.master(), nginx.workers()
+    before = operated.tree(), operated.master(), operated.workers()
     assert "nginx.conf" in before[0] and before[2]
-    yield nginx
-    assert (nginx.tree(), nginx.master(), nginx.workers()) == before
-    assert nginx.ask(SHOP).status == 200
-    nginx.changed = False
+    yield operated
+    assert (operated.tree(), operated.master(), operated.workers()) == before
+    assert operated.ask(SHOP).status == 200
 
 
-def test_a_second_run_changes_nothing_and_reloads_nothing(intact):
-    assert "changed=0" in intact.applied()
+# -- Refused -----------------------------------------------------------------------------------------------------------
+
+NEW = {"name": "new", "domain": "new.example.com"}
+MISSPELT = [{"upstrem" if name == "upstream" else name: value for name, value in site.items()}
+            for site in SITES]
+SERVERS = [{"address": "unix:/run/a.sock"}, {"address": "unix:/run/b.sock", "backup": True}]
+REFUSED = {
+    "raw text": others(shop={"extra": "location /new {\n    prox_pass http://shop;\n}\n"}),
+    "option": others(dead={"static": [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]}),
+    "certificate": {"nginx_sites": [*SITES, NEW]},
+    "open block": others(dead={"extra": "location /open {"}),
+    "name": {"nginx_http_extra": "server { listen 80; server_name shop.example.com; return 204; }"},
+    "module": others(shop={"extra": "more_set_headers x;"}),
+    "commercial": others(shop={"location_extra": "health_check interval=5s;"}),
+    "misspelt": {"nginx_sites": MISSPELT},
+    "combination": others(iphash={"upstream": {"method": "ip_hash", "servers": SERVERS}}),
+    "proxy protocol": {"nginx_proxy_protocol": True},
+}
+PREDICTED = {"check mode": {"nginx_http_extra": "no_such_directive on;"}}
 
 
-def test_raw_text_that_nginx_refuses_reaches_neither_disk_nor_process(intact, sites):
-    sites[0]["extra"] = "location /new {\n    prox_pass http://shop;\n}\n"
-    output = intact.refused(nginx_sites=sites)
-    assert 'unknown directive "prox_pass"' in output
-    assert "in /etc/nginx/sites-available/shop.conf, line " in output
-    assert "from nginx_sites[0].extra" in output
-    assert "|     prox_pass http://shop;" in output
-    assert "staging" not in output
+@pytest.fixture(scope="module")
+def refused(operated) -> dict[str, str]:
+    """What the role says to each of these, and that all of them together changed nothing."""
+    before = operated.tree(), operated.master(), operated.workers()
+    said = operated.refusals(REFUSED, predicted=PREDICTED)
+    assert (operated.tree(), operated.master(), operated.workers()) == before
+    assert operated.ask(SHOP).status == 200
+    return said
 
 
-def test_an_option_that_nginx_refuses_reaches_neither_disk_nor_process(intact, sites):
-    sites[1]["static"] = [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]
-    output = intact.refused(nginx_sites=sites)
-    assert '"expires" directive invalid value' in output
-    assert "/etc/nginx/sites-available/dead.conf, line " in output
-    assert ", from nginx_sites[1]\n" in output.replace("\\n", "\n")
+@pytest.mark.parametrize("case, words", [
+    ("raw text", [
+        'unknown directive "prox_pass"', "in /etc/nginx/sites-available/shop.conf, line ", "from nginx_sites[0].extra",
+        "|     prox_pass http://shop;"]),
+    ("option", ['"expires" directive invalid value', "/etc/nginx/sites-available/dead.conf, line ",
+                ", from nginx_sites[1]\n"]),
+    ("certificate", ['cannot load certificate "/etc/nginx/tls/new/fullchain.pem"',
+                     f"from nginx_sites[{len(SITES)}]"]),
+    ("open block", ["The braces in nginx_sites[1].extra are not in pairs."]),
+    # nginx would only warn, and ignore the second
+    ("name", ['conflicting server name "shop.example.com"']),
+    ("module", ["'more_set_headers' is in the package libnginx-mod-http-headers-more-filter."]),
+    ("commercial", ["'health_check' is not in this build of nginx, but in the commercial one.", "max_fails"]),
+    ("check mode", ["from nginx_http_extra"]),
+])
+def test_what_nginx_refuses_reaches_neither_disk_nor_process(refused, case, words):
+    """And the failure names the site and the option that the line is from."""
+    assert [word for word in words if word not in refused[case]] == []
+    assert "Configure | Nginx serves the sites" in refused[case]
+    assert "staging" not in refused[case]
 
 
-def test_a_new_site_without_a_certificate_reaches_neither_disk_nor_process(intact, sites):
-    output = intact.refused(nginx_sites=[*sites, {"name": "new", "domain": "new.example.com"}])
-    assert 'cannot load certificate "/etc/nginx/tls/new/fullchain.pem"' in output
-    assert f"from nginx_sites[{len(sites)}]" in output
+@pytest.mark.parametrize("case, words", [
+    ("misspelt", ["upstrem", "upstream"]),
+    ("combination", ["upstream.servers[1].backup: is not supported by the method 'ip_hash'"]),
+    ("proxy protocol", ["nginx_proxy_protocol: needs nginx_real_ip_from"]),
+])
+def test_what_cannot_work_is_refused_before_anything_is_rendered(refused, case, words):
+    assert [word for word in words if word not in refused[case]] == []
+    assert "Configure |" not in refused[case]
 
 
-def test_an_open_block_is_traced_to_its_variable(intact, sites):
-    sites[1]["extra"] = "location /open {"
-    assert "The braces in nginx_sites[1].extra are not in pairs." in intact.refused(nginx_sites=sites)
+@pytest.fixture
+def first_run(operated):
+    """A host as Debian's package leaves it, with the certificates that another role put there."""
+    host = operated.host
+    host.check_output(
+        "mkdir /tmp/package && dpkg -x /var/cache/apt/archives/nginx-common_*.deb /tmp/package"
+        " && mv /etc/nginx /etc/nginx.mine && mv /var/lib/fastapi/nginx/manifest.json /tmp"
+        " && cp -a /tmp/package/etc/nginx /etc && cp -a /etc/nginx.mine/tls /etc/nginx.mine/modules-enabled /etc/nginx"
+        " && ln -s ../sites-available/default /etc/nginx/sites-enabled/default && systemctl restart nginx")
+    yield operated
+    host.check_output(
+        "rm -rf /etc/nginx /tmp/package && mv /etc/nginx.mine /etc/nginx"
+        " && mv /tmp/manifest.json /var/lib/fastapi/nginx && systemctl restart nginx")
 
 
-def test_a_misspelt_option_is_refused_before_anything_is_rendered(intact, sites):
-    sites[0]["upstrem"] = sites[0].pop("upstream")
-    output = intact.refused(nginx_sites=sites)
-    assert "upstrem" in output and "upstream" in output
+def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run):
+    before = first_run.tree(), first_run.master(), first_run.workers()
+    assert "sites-enabled/default" in before[0]
+    said = first_run.refused(**others(shop={"extra": "no_such_directive on;"}))
+    assert "from nginx_sites[0].extra" in said
+    assert (first_run.tree(), first_run.master(), first_run.workers()) == before
+    assert not first_run.host.file("/var/lib/fastapi/nginx/manifest.json").exists
+    assert "Welcome to nginx!" in first_run.ask("http://shop.example.com/").text
 
 
-def test_check_mode_shows_the_diff_and_changes_nothing(intact, sites):
+def test_check_mode_shows_the_diff_and_changes_nothing(intact):
     """The certificate of the new site is not there yet either; its log would be made by nginx's test."""
-    new = {"name": "new", "domain": "new.example.com"}
-    output = intact.applied("--check", "--diff", nginx_sites=[*sites, new])
+    new = {**NEW, "upstream": {"servers": [{"address": "unix:/run/a.sock"}]},
+           "locations": [{"path": "/x/", "cache": {"enabled": True}}]}
+    output = intact.applied("--check", "--diff", nginx_sites=[*SITES, new])
     assert "+    server_name new.example.com;" in output
     assert "+++ after: /etc/nginx/sites-available/new.conf" in output
     assert "changed=1" in output
     assert not intact.host.file("/var/log/nginx/new.access.log").exists
-
-
-def test_check_mode_refuses_what_the_run_would(intact):
-    assert "from nginx_http_extra" in intact.refused("--check", nginx_http_extra="no_such_directive on;")
+    assert not intact.host.file("/var/lib/nginx/cache-new").exists
 
 
 def test_a_port_that_is_taken_is_noticed_and_undone(intact):
@@ -88,11 +142,7 @@ def test_a_port_that_is_taken_is_noticed_and_undone(intact):
     assert "The configuration that was there before is back." in output
 
 
-def test_a_server_name_that_is_taken_is_refused(intact, sites):
-    """nginx would only warn, and ignore the second."""
-    extra = "server { listen 80; server_name shop.example.com; return 204; }"
-    output = intact.refused(nginx_http_extra=extra)
-    assert 'conflicting server name "shop.example.com"' in output
+# -- Applied -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_change_is_swapped_in_in_one_step_and_loaded_by_a_reload(nginx):
@@ -104,61 +154,65 @@ def test_a_change_is_swapped_in_in_one_step_and_loaded_by_a_reload(nginx):
     assert "keepalive_timeout 64s;" in nginx.host.file("/etc/nginx/nginx.conf").content_string
 
 
-def test_a_site_that_is_gone_is_gone(nginx, sites):
-    nginx.applied(nginx_sites=sites[:1])
-    assert sorted(nginx.host.file("/etc/nginx/sites-available").listdir()) == ["default", "shop.conf"]
-    assert nginx.host.file("/etc/nginx/sites-enabled").listdir() == ["shop.conf"]
-    assert nginx.host.file("/etc/nginx/snippets/shop.headers.conf").exists
-    assert not nginx.host.file("/etc/nginx/snippets/dead.headers.conf").exists
-    assert nginx.ask("https://dead.example.com/", "--insecure").error == 35
+def test_a_site_that_is_gone_is_gone(operated):
+    operated.applied(nginx_sites=SITES[:1])
+    host = operated.host
+    assert sorted(host.file("/etc/nginx/sites-available").listdir()) == ["default", "shop.conf"]
+    assert host.file("/etc/nginx/sites-enabled").listdir() == ["shop.conf"]
+    assert host.file("/etc/nginx/snippets/shop.headers.conf").exists
+    assert not host.file("/etc/nginx/snippets/dead.headers.conf").exists
+    assert operated.ask("https://dead.example.com/", "--insecure").error == 35
 
 
-def test_files_of_the_users_are_kept_tested_and_loaded(nginx):
-    host = nginx.host
-    host.check_output("echo 'server { listen 8082; return 200 mine; }' > /etc/nginx/conf.d/mine.conf")
-    try:
-        nginx.applied()
-        assert nginx.ask("http://localhost:8082/").text == "mine"
-        host.check_output("echo 'no_such_directive on;' > /etc/nginx/conf.d/mine.conf")
-        output = nginx.refused(**change())
-        assert "/etc/nginx/conf.d/mine.conf, line 1" in output
-        assert nginx.ask("http://localhost:8082/").text == "mine"
-    finally:
-        host.check_output("rm /etc/nginx/conf.d/mine.conf")
-        nginx.changed = True
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def foreign(host):
+    """A file that nginx includes and the role did not write, and one that nginx passes over."""
     path = "/etc/nginx/conf.d/mine.conf"
     host.check_output(f"echo 'server {{ listen 8082; return 200 mine; }}' > {path} && echo > {path}.bak")
     yield path
     host.check_output(f"rm -f {path} {path}.bak")
 
 
-def test_foreign_files_are_listed_and_can_be_refused_or_removed(nginx, foreign):
-    output = nginx.applied("--check", "--diff", **change())
+def test_files_of_the_users_are_listed_kept_and_loaded(operated, foreign):
+    output = operated.applied("--check", "--diff", **change())
     assert "kept, and not of this configuration" in output and foreign in output
-    before = nginx.tree()
-    output = nginx.refused(nginx_foreign_files="fail", **change())
-    assert foreign in output and f"{foreign}.bak" not in output
-    assert nginx.tree() == before
-    nginx.applied(nginx_foreign_files="remove")
-    assert not nginx.host.file(foreign).exists
-    assert nginx.host.file(f"{foreign}.bak").exists, "nginx does not include it"
-    assert nginx.host.file("/etc/nginx/sites-enabled/shop.conf").exists
+    operated.applied()
+    assert operated.ask("http://localhost:8082/").text == "mine"
 
 
-def test_what_was_edited_by_hand_is_put_right(nginx):
+def test_files_of_the_users_are_tested_or_can_be_refused(operated, foreign):
+    host = operated.host
+    host.check_output(f"cp {foreign} /tmp/mine.conf && echo 'no_such_directive on;' > {foreign}")
+    before = operated.tree(), operated.workers()
+    said = operated.refusals({"tested": change(), "refused": {"nginx_foreign_files": "fail", **change()}})
+    assert (operated.tree(), operated.workers()) == before
+    host.check_output(f"cp /tmp/mine.conf {foreign}")
+    assert f"{foreign}, line 1" in said["tested"]
+    assert foreign in said["refused"] and f"{foreign}.bak" not in said["refused"]
+    assert "no_such_directive" not in said["refused"]
+    assert operated.ask("http://localhost:8082/").text == "mine"
+
+
+def test_files_of_the_users_can_be_removed(operated, foreign):
+    operated.applied(nginx_foreign_files="remove")
+    assert not operated.host.file(foreign).exists
+    assert operated.host.file(f"{foreign}.bak").exists, "nginx does not include it"
+    assert operated.host.file("/etc/nginx/sites-enabled/shop.conf").exists
+    assert operated.ask("http://localhost:8082/").status == 0
+
+
+def test_what_was_changed_by_hand_is_put_right(nginx):
     before = nginx.tree()
     nginx.host.check_output("cd /etc/nginx && echo '#' >> nginx.conf && rm sites-enabled/shop.conf")
-    nginx.host.check_output("systemctl reload nginx")
-    nginx.applied()
+    nginx.host.check_output("systemctl disable --now nginx")
+    assert not nginx.host.service("nginx").is_running
+    assert "changed=1" in nginx.applied()
     assert nginx.tree() == before
+    assert nginx.host.service("nginx").is_running and nginx.host.service("nginx").is_enabled
     assert nginx.ask(SHOP).status == 200
 
 
-def test_a_certificate_that_was_replaced_is_loaded(nginx):
+def test_a_certificate_that_was_replaced_is_loaded_and_a_second_run_reloads_nothing(nginx):
     def served() -> str:
         return nginx.host.check_output(
             "openssl s_client -connect 127.0.0.1:443 -servername shop.example.com </dev/null 2>/dev/null"
@@ -171,20 +225,14 @@ def test_a_certificate_that_was_replaced_is_loaded(nginx):
     assert served() == before
     assert "changed=1" in nginx.applied()
     assert served() == "serial=1267"
+    loaded = nginx.tree(), nginx.master(), nginx.workers()
     assert "changed=0" in nginx.applied()
+    assert (nginx.tree(), nginx.master(), nginx.workers()) == loaded
 
 
-def test_a_stopped_and_disabled_nginx_comes_back(nginx):
-    nginx.host.check_output("systemctl disable --now nginx")
-    assert not nginx.host.service("nginx").is_running
-    assert "changed=1" in nginx.applied()
-    assert nginx.host.service("nginx").is_running and nginx.host.service("nginx").is_enabled
-    assert nginx.ask(SHOP).status == 200
-
-
-def test_a_mount_inside_the_tree_is_left_in_place(nginx):
+def test_a_mount_inside_the_tree_is_left_in_place(operated):
     """The tree cannot be exchanged as a whole then, and is swapped file by file."""
-    host = nginx.host
+    nginx, host = operated, operated.host
     host.check_output("mkdir -p /srv/own && echo 'map $host $own { default own; }' > /srv/own/own.conf"
                       " && mkdir /etc/nginx/own && mount --bind /srv/own /etc/nginx/own")
     try:

@@ -20,11 +20,14 @@ otherwise go on sending requests to it, on connections that it keeps, for as lon
 
 Frameworks answer an unhandled exception with a 500, and then raise it for the log; uvicorn closes the connection at
 that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
+
+What is logged while a request is answered carries the id that nginx gave it, whether the app knows about ids or not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fcntl
 import json
 import logging
@@ -46,11 +49,29 @@ TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DI
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
 CLOSE = (b"connection", b"close")
+REQUEST_ID = contextvars.ContextVar("request_id", default="")
 
 
 def child_exit(server, worker):
     """gunicorn's hook: with a worker that is gone goes the place that it may have asked for."""
     server.num_workers = max(server.num_workers - 1, server.cfg.workers)
+
+
+class RequestId(logging.Filter):
+    """Gives each record of a request its id, unless the app has given it one."""
+
+    def filter(self, record):
+        if REQUEST_ID.get() and not hasattr(record, "request_id"):
+            record.request_id = REQUEST_ID.get()
+        return True
+
+
+def note_request_id(scope):
+    for name, value in scope.get("headers", ()):
+        if name == b"x-request-id":
+            # Until the task of this request ends, so that what the server logs after the app has it too.
+            REQUEST_ID.set(value.decode("latin-1"))
+            return
 
 
 def is_live():
@@ -75,6 +96,7 @@ def keeping_connections(app):
 
     async def asgi(scope, receive, send):
         complete = False
+        note_request_id(scope)
 
         async def watched(message):
             nonlocal complete

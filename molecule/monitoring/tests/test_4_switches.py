@@ -1,0 +1,60 @@
+"""What is switched off is gone, and nothing else. These come last: they leave the hosts without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  roles:
+    - daoman.fastapi.monitoring
+"""
+OFF = {"monitoring_resources": False, "monitoring_troubleshoot": False, "monitoring_logs": False}
+
+
+@pytest.fixture(scope="module")
+def off(tmp_path_factory):
+    """The role by itself, switched off, twice: what Ansible said of each run."""
+    play = tmp_path_factory.mktemp("switches") / "play.yml"
+    play.write_text(PLAY, encoding="utf-8")
+    inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+    command = ["ansible-playbook", "-i", inventory, "-e", json.dumps(OFF), str(play)]
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    runs = [subprocess.run(command, capture_output=True, text=True, check=False, env=environment) for _ in range(2)]
+    assert all(run.returncode == 0 for run in runs), runs[0].stdout + runs[1].stdout
+    return [re.findall(r" changed=(\d+) ", run.stdout) for run in runs]
+
+
+def test_what_is_switched_off_is_removed(host, off):
+    assert off[0] == ["3", "3"]
+    for path in (
+        "/usr/local/sbin/troubleshoot.sh",
+        "/usr/local/lib/fastapi/troubleshoot",
+        "/usr/local/lib/fastapi/resources",
+        "/etc/fastapi/troubleshoot.json",
+        "/etc/fastapi/resources.json",
+        "/etc/fastapi/credentials",
+        "/etc/systemd/system/fastapi-resources.service",
+        "/run/fastapi-resources",
+    ):
+        assert not host.file(path).exists, path
+    assert host.run("systemctl is-active fastapi-resources.service").stdout.strip() == "inactive"
+
+
+def test_a_second_run_changes_nothing(off):
+    assert off[1] == ["0", "0"]
+
+
+def test_logs_are_left_as_they_are(host, off):
+    assert host.file("/etc/logrotate.d/nginx").contains("daoman.fastapi.monitoring")
+
+
+def test_the_site_goes_on(host, off):
+    done = host.run("curl -sSk --resolve shop.example.com:443:127.0.0.1 https://shop.example.com/health/ready")
+    assert "ready" in done.stdout

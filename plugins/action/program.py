@@ -1,0 +1,49 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part of program: reads the files. Documented with the module of the same name."""
+
+from __future__ import annotations
+
+import os
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.daoman.fastapi.plugins.modules.program import ARGUMENTS
+
+
+class ActionModule(ActionBase):
+    _requires_connection = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _valid, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        args["files"] = [self._single(item) for item in args["files"]]
+        for item in args["directories"]:
+            args["files"] += self._directory(item)
+        result.update(
+            self._execute_module(module_name="daoman.fastapi.program", module_args=args, task_vars=task_vars))
+        return result
+
+    def _single(self, item):
+        if (item["src"] is None) == (item["content"] is None):
+            raise AnsibleActionFail(f"files: {item['dest']} needs either src or content.")
+        content = item["content"] if item["src"] is None else self._text(self._find_needle("files", item["src"]))
+        return {"dest": item["dest"], "mode": item["mode"], "content": content}
+
+    def _directory(self, item):
+        top = self._find_needle("files", item["src"])
+        found = []
+        for folder, folders, files in os.walk(top):
+            folders.sort()
+            for name in sorted(files):
+                if name.endswith(".py"):
+                    path = os.path.join(folder, name)
+                    dest = os.path.join(item["dest"], os.path.relpath(path, top))
+                    found.append({"dest": dest, "mode": "0644", "content": self._text(path)})
+        if not found:
+            raise AnsibleActionFail(f"directories: there is no program in {top}.")
+        return found
+
+    def _text(self, path):
+        return self._loader.get_text_file_contents(path)

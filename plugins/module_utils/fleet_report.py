@@ -1,0 +1,45 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What troubleshoot.sh found on each host of a fleet, as one report."""
+
+from __future__ import annotations
+
+import json
+
+ORDER = {"critical": 0, "warning": 1}
+
+
+def parse(stdout):
+    """The report of a host from its JSON, or None where there is none."""
+    try:
+        found = json.loads(stdout or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "findings" in found else None
+
+
+def lines(reports):
+    """The worst first; the same finding on several hosts once.
+
+    :arg reports: {host: report or None where it was not examined}
+    """
+    found = {}
+    for host, report in reports.items():
+        for item in (report or {}).get("findings", []):
+            key = (ORDER[item["severity"]], item["id"], item["subject"], item["title"], item["cause"])
+            found.setdefault(key, (item, []))[1].append(host)
+    result = []
+    for _key, (item, hosts) in sorted(found.items(), key=lambda pair: pair[0]):
+        result += [
+            f"{item['severity'].upper():<9}{item['subject']}: {item['title']}  [{', '.join(sorted(hosts))}]",
+            f"  why   {item['cause']}",
+            *(f"  said  {text}" for text in item["evidence"]),
+            f"  mend  {item['mend']}",
+            f"  more  {item['docs']}",
+        ]
+    result += [f"NOT EXAMINED  {host}" for host, report in sorted(reports.items()) if report is None]
+    healthy = sorted(host for host, report in reports.items() if report and not report["findings"])
+    if healthy:
+        result.append(f"Healthy: {', '.join(healthy)}")
+    return result

@@ -1,0 +1,127 @@
+# Copyright (c) 2026 daoman.fastapi contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the argument spec of the role monitoring cannot say. Each rule is a generator of problems, as in `rules`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from ansible_collections.daoman.fastapi.plugins.module_utils.spec import Problem, join, problem
+
+# Metrics in percent; the load has no upper end.
+PERCENT = ("cpu", "memory", "swap", "disk", "inodes", "descriptors")
+ADDRESS = re.compile(r"^[^@\s<>,\"]+@[^@\s<>,\"]+$")
+SIZE = re.compile(r"^[1-9]\d*[kMG]?$")
+JOURNAL_SIZE = re.compile(r"^[1-9]\d*[KMGT]?$")
+UNITS = r"(s|sec|min|h|hours?|d|days?|w|weeks?|M|months?|y|years?)"
+JOURNAL_TIME = re.compile(rf"^(0|([1-9]\d*\s*{UNITS}\s*)+)$")
+LOCAL = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|::1)$")
+AT_LEAST = {
+    "monitoring_resources_interval": 1,
+    "monitoring_resources_queue": 1,
+    "monitoring_logs_keep": 1,
+}
+
+
+def at_least(variables):
+    for name, least in AT_LEAST.items():
+        value = variables.get(name)
+        if value is not None and value < least:
+            yield problem(name, f"must be at least {least}", value)
+
+
+def resource_rules(variables):
+    for name, rule in (variables.get("monitoring_resources_rules") or {}).items():
+        where = f"monitoring_resources_rules.{name}"
+        threshold, recovery = rule["threshold"], rule["recovery"]
+        if threshold <= 0 or (name in PERCENT and threshold > 100):
+            most = " and at most 100" if name in PERCENT else ""
+            yield problem(f"{where}.threshold", f"must be more than 0{most}", threshold)
+        elif recovery >= threshold:
+            yield problem(
+                f"{where}.recovery", f"must be less than the threshold, which is {threshold:g}", recovery,
+                mend="Otherwise a value that wavers alerts each time")
+        for key in ("duration", "repeat"):
+            if rule[key] < 0:
+                yield problem(f"{where}.{key}", "must not be negative", rule[key])
+
+
+def shares(variables):
+    for name, value in (variables.get("monitoring_troubleshoot_thresholds") or {}).items():
+        where = f"monitoring_troubleshoot_thresholds.{name}"
+        if value <= 0:
+            yield problem(where, "must be more than 0", value)
+        elif name not in ("load", "slow", "lock") and value > 100:
+            yield problem(where, "is in percent, and must be at most 100", value)
+
+
+def addresses(variables):
+    for index, value in enumerate(variables.get("monitoring_troubleshoot_addresses") or []):
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            yield problem(join("monitoring_troubleshoot_addresses", index), "is no IP address", value)
+
+
+def mounts(variables):
+    for index, value in enumerate(variables.get("monitoring_resources_ignored_mounts") or []):
+        try:
+            re.compile(value)
+        except re.error as error:
+            where = join("monitoring_resources_ignored_mounts", index)
+            yield problem(where, f"is no regular expression: {error}", value)
+
+
+def receivers(variables):
+    """URLs are secrets: what is wrong with them is said without them."""
+    for name in ("monitoring_resources_slack_url", "monitoring_resources_webhook_url"):
+        value = variables.get(name)
+        if not value:
+            continue
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", value):
+            yield Problem(name, "is no URL of http or https")
+        elif parts.scheme == "http" and not LOCAL.match(parts.hostname):
+            yield Problem(name, "would send in the clear what happens on this host", mend="Use https")
+    if variables.get("monitoring_resources_webhook_token"):
+        if not variables.get("monitoring_resources_webhook_url"):
+            yield Problem("monitoring_resources_webhook_token", "needs monitoring_resources_webhook_url as well")
+        elif re.search(r"\s", variables["monitoring_resources_webhook_token"]):
+            yield Problem("monitoring_resources_webhook_token", "has a blank or a line break in it")
+
+
+def mail(variables):
+    prefix = "monitoring_resources_mail_"
+    given = {key[len(prefix):]: value for key, value in variables.items() if key.startswith(prefix)}
+    for index, value in enumerate(given.get("to") or []):
+        if not ADDRESS.match(value):
+            yield problem(join(prefix + "to", index), "is no e-mail address", value)
+    if given.get("to") and not given.get("from"):
+        yield Problem(prefix + "from", "is needed with monitoring_resources_mail_to")
+    elif given.get("from") and not ADDRESS.match(given["from"]):
+        yield problem(prefix + "from", "is no e-mail address", given["from"])
+    if given.get("port") is not None and not 1 <= given["port"] <= 65535:
+        yield problem(prefix + "port", "is no port", given["port"])
+    if given.get("user") and given.get("security") == "none":
+        yield Problem(
+            prefix + "user", "would send the password in the clear", mend=f"Set {prefix}security to starttls or tls")
+    if bool(given.get("user")) != bool(given.get("password")):
+        missing = "password" if given.get("user") else "user"
+        yield Problem(prefix + missing, "is missing: user and password belong together")
+
+
+def log_settings(variables):
+    for name, pattern, example in (
+        ("monitoring_logs_max_size", SIZE, "500M"),
+        ("monitoring_logs_journal_max_use", JOURNAL_SIZE, "1G"),
+        ("monitoring_logs_journal_retention", JOURNAL_TIME, "1month"),
+    ):
+        value = variables.get(name)
+        if value is not None and not pattern.match(value):
+            yield problem(name, f"must be like '{example}'", value)
+
+
+RULES = (at_least, resource_rules, shares, addresses, mounts, receivers, mail, log_settings)
