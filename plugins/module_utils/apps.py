@@ -85,6 +85,11 @@ def options():
             "description": ["The applications of the host."],
             "options": app,
         },
+        "fastapi_hardening": {
+            "type": "bool",
+            "default": True,
+            "description": ["Whether the site hardens the hosts, by the role C(hardening), before anything is served."],
+        },
         "fastapi_manage_packages": {
             "type": "bool",
             "default": True,

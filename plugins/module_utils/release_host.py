@@ -83,14 +83,15 @@ def make_directory(path, uid=0, gid=0, mode=0o755):
     os.chmod(path, mode)
 
 
-def write_file(path, text, mode):
+def write_file(path, text, mode, encoding="utf-8"):
     """Write a file as root with its final mode from the first moment on."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(
         os.open(path + UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         "w",
-        encoding="utf-8",
+        encoding=encoding,
         errors="surrogateescape",
+        newline="",
     ) as stream:
         stream.write(text)
         os.fchmod(stream.fileno(), mode)

@@ -15,6 +15,7 @@ import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import (
     certificate_rules,
+    hardening_rules,
     monitoring_rules,
     nginx_rules,
     release,
@@ -643,6 +644,7 @@ ROLES = {
 SETTINGS = {
     "certbot_tls": (certificate_rules.variables,),
     "gunicorn_app": (batch,),
+    "hardening": (hardening_rules.variables,),
     "monitoring": monitoring_rules.RULES,
     "nginx": (nginx_rules.variables,),
 }
