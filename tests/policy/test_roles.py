@@ -118,12 +118,12 @@ def test_an_option_is_typed_and_described(role, where, option):
 
 def test_every_option_of_the_apps_is_one_of_a_role():
     roles = {}
-    for role in ("gunicorn_app", "nginx"):
+    for role in ("certbot_tls", "gunicorn_app", "nginx"):
         for where, option in every_option(spec.load(role)):
             roles.setdefault(where.rpartition(".")[2], []).append(option.get("description"))
     for where, option in every_option(apps.options()["fastapi_apps"]["options"]):
         name = where.rpartition(".")[2]
-        assert where == "nginx" or option.get("description") in roles[name], where
+        assert where in ("certificate", "nginx") or option.get("description") in roles[name], where
 
 
 def test_the_module_takes_what_the_role_documents():
