@@ -193,8 +193,8 @@ def test_hashed_files_are_looked_for_here_and_in_the_release_before_and_nowhere_
 def test_a_place_with_a_limit_of_its_own_has_the_clients_too(own, most):
     """nginx inherits such limits only where there are none."""
     texts = render({**SHOP, **own}, nginx_limit_conn=most)[0]
-    assert ("limit_conn address 7;" in texts["nginx.conf"]) is bool(most)
-    assert ("limit_conn address 7;" in texts["sites-available/shop.conf"]) is bool(most and own)
+    assert ("limit_conn client_network 7;" in texts["nginx.conf"]) is bool(most)
+    assert ("limit_conn client_network 7;" in texts["sites-available/shop.conf"]) is bool(most and own)
 
 
 def test_a_site_without_an_application_has_nothing_to_pass_on():
