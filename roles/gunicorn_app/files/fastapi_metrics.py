@@ -40,7 +40,7 @@ INTERVAL = 1.0
 STATES = ("starting", "serving", "draining")
 # In the place of a status where an app never answered, as with an exception.
 FAILED = 500
-UNSAFE = str.maketrans({character: "_" for character in ",|#:\n\r\t"})
+UNSAFE = str.maketrans(dict.fromkeys(",|#:\n\r\t", "_"))
 
 
 class Socket:

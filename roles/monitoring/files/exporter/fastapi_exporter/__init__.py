@@ -4,6 +4,6 @@
 """Metrics for Prometheus of what only this stack knows.
 
 `apps` adds up what workers send (`statsd`). `edge` counts the lines of nginx's logs (`edge`), and reads what became of
-releases (`releases`) and which certificates nginx serves (`certificates`). Both keep their numbers in a `registry`, which
-outlives a restart.
+releases (`releases`) and which certificates nginx serves (`certificates`). Both keep their numbers in a `registry`,
+which outlives a restart.
 """

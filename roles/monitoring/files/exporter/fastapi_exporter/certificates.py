@@ -44,7 +44,10 @@ def describe(der):
     """What openssl reads in it: from when and until when it is valid, and whether it has signed itself."""
     told = subprocess.run(
         ["openssl", "x509", "-inform", "DER", "-noout", "-startdate", "-enddate", "-subject", "-issuer"],
-        input=der, capture_output=True, timeout=TIMEOUT, check=True,
+        input=der,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=True,
     )
     fields = dict(line.split("=", 1) for line in told.stdout.decode("utf-8", "replace").splitlines() if "=" in line)
     return {
@@ -62,7 +65,10 @@ def failed_renewal():
     """When the timer's service last failed, or None where it did not."""
     told = subprocess.run(
         ["systemctl", "show", RENEWAL, "--property=Result,ExecMainExitTimestamp", "--timestamp=unix"],
-        capture_output=True, text=True, timeout=TIMEOUT, check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
     )
     fields = dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
     ended = fields.get("ExecMainExitTimestamp", "").lstrip("@")

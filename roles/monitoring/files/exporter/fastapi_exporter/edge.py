@@ -18,6 +18,7 @@ import re
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 OTHER = "other"
+ERRORS = ("500", "502", "503", "504")
 MOST_PREFIXES = 30
 # Words, versions and their like; not numbers, ids or tokens.
 WORD = re.compile(r"[a-zA-Z]{1,24}(?:[-_.][a-zA-Z]{1,24}){0,2}\d{0,2}\Z")
@@ -151,7 +152,12 @@ class Edge:
         method = entry["method"] if entry["method"] in METHODS else OTHER
         place = (("prefix", self.prefix(site, entry["uri"], status)), ("site", site))
         registry = self.registry
-        registry.add("nginx_http_requests_total", (("method", method), *place, ("status", str(status))), 1)
+        what = (("method", method), *place)
+        # Before it happens, or the first of a series would be no increase to Prometheus.
+        if not registry.knows("nginx_http_requests_total", (*what, ("status", ERRORS[0]))):
+            for error in ERRORS:
+                registry.add("nginx_http_requests_total", (*what, ("status", error)), 0)
+        registry.add("nginx_http_requests_total", (*what, ("status", str(status))), 1)
         # A WebSocket lasts for as long as it likes.
         if status != 101:
             registry.observe("nginx_http_request_duration_seconds", place, took)

@@ -68,7 +68,7 @@ def histogram(name, values):
     yield f"# TYPE {name} histogram"
     for labels, value in values:
         total = 0
-        for bound, count in zip((*BOUNDS, "+Inf"), value):
+        for bound, count in zip((*BOUNDS, "+Inf"), value[:-1], strict=True):
             total += count
             yield f"{name}_bucket{shown((*labels, ('le', str(bound))))} {total}"
         yield f"{name}_sum{shown(labels)} {value[-1]!r}"
@@ -105,6 +105,9 @@ class Registry:
         if entry is not None:
             entry[0] += value
         return entry is not None
+
+    def knows(self, name, labels):
+        return labels in self.series.get(name, ())
 
     def set(self, name, labels, value, relative=False):
         entry = self._entry("gauge", name, labels)
@@ -149,9 +152,7 @@ class Registry:
     def restore(self, saved):
         for name, kind, found in saved:
             self.kinds[name] = kind
-            self.series[name] = {
-                tuple(tuple(pair) for pair in labels): [value, seen] for labels, value, seen in found
-            }
+            self.series[name] = {tuple(tuple(pair) for pair in labels): [value, seen] for labels, value, seen in found}
             self.size += len(found)
 
 

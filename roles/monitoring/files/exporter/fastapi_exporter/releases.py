@@ -46,7 +46,11 @@ class Releases:
             live = self.live(name)
             found = next((item for item in reversed(entries) if item.get("release") == live), {})
             if live:
-                told = [("release", live), ("revision", found.get("revision", "")), ("version", found.get("version", ""))]
+                told = [
+                    ("release", live),
+                    ("revision", found.get("revision", "")),
+                    ("version", found.get("version", "")),
+                ]
                 info.append(((app, *told), 1))
             counts = Counter((item.get("action", ""), item.get("outcome", "")) for item in entries)
             for key in sorted({*counts, *((action, outcome) for action in ACTIONS for outcome in OUTCOMES)}):

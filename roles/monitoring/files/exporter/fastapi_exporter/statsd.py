@@ -15,6 +15,7 @@ import re
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 REASONS = ("recycled", "timeout", "killed", "oom", "error", "stopped")
+REQUESTS = "fastapi_http_requests_total"
 MOST_TAGS = 12
 LONGEST = 200
 KINDS = {"c", "g", "h", "d", "ms"}
@@ -41,7 +42,7 @@ def parse(line):
     kind = parts[0] if parts else ""
     if not name or not values or kind not in KINDS:
         raise ValueError(line)
-    rate, labels = 1.0, {}
+    rate, labels = 1.0, ()
     for part in parts[1:]:
         if part.startswith("@"):
             rate = float(part[1:])
@@ -76,24 +77,34 @@ def take(registry, datagram):
         except ValueError:
             counted = False
         else:
-            counted = all([take_value(registry, name, kind, value, times, labels) for value in values])
+            counted = [take_value(registry, name, kind, value, times, labels) for value in values].count(False) == 0
         registry.add("fastapi_exporter_lines_total", (("result", "counted" if counted else "refused"),), 1)
 
 
 def take_value(registry, name, kind, value, times, labels):
     value, relative = value
     if kind == "c":
+        if name == REQUESTS:
+            begin_errors(registry, labels)
         return registry.add(name, labels, value * times)
     if kind == "g":
         if name == "fastapi_workers":
-            begin(registry, labels)
+            begin_exits(registry, labels)
         return registry.set(name, labels, value, relative)
     return registry.observe(name, labels, value / 1000 if kind == "ms" else value, times)
 
 
-def begin(registry, labels):
-    """Counters of an app's workers begin at nought, or the first of each kind would be no increase to Prometheus."""
+# To Prometheus the first number of a series is no increase. So what alerts look at begins at nought, before it happens.
+
+
+def begin_exits(registry, labels):
     app = next((pair for pair in labels if pair[0] == "app"), None)
-    if app and (app, ("reason", REASONS[0])) not in registry.series.get("fastapi_worker_exits_total", {}):
+    if app and not registry.knows("fastapi_worker_exits_total", (app, ("reason", REASONS[0]))):
         for reason in REASONS:
             registry.add("fastapi_worker_exits_total", (app, ("reason", reason)), 0)
+
+
+def begin_errors(registry, labels):
+    error = tuple((name, "500" if name == "status" else value) for name, value in labels)
+    if not registry.knows(REQUESTS, error):
+        registry.add(REQUESTS, error, 0)
