@@ -159,6 +159,8 @@ def test_names_without_end_do_not_fill_the_memory(numbers, monkeypatch):
     statsd.take(numbers, b"known:1|c")
     assert len(shown(numbers, "a")) < 10
     assert shown(numbers, "known") == {"": "2"}
+    refused = 50 - len(shown(numbers, "a"))
+    assert shown(numbers, "fastapi_exporter_lines_total")['result="refused"'] == str(refused)
 
 
 # -- nginx's log -------------------------------------------------------------------------------------------------------

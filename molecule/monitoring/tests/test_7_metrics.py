@@ -12,9 +12,10 @@ from collections import Counter
 import pytest
 
 EXPORTERS = {"app": 9102, "edge": 4040, "node": 9100, "nginx": 9113}
-SAMPLE = re.compile(r'^(\w+)(?:\{(.*)\})? (\S+)$')
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 SITE = "https://shop.example.com"
+CURL = "curl -sSk --resolve shop.example.com:443:127.0.0.1"
 RELEASE = """
 - hosts: all
   become: true
@@ -40,7 +41,10 @@ class Metrics:
 
     def samples(self, job: str) -> list[tuple[str, dict[str, str], float]]:
         found = (SAMPLE.match(line) for line in self.text(job).splitlines() if not line.startswith("#"))
-        return [(name, dict(LABEL.findall(labels or "")), float(value)) for name, labels, value in (m.groups() for m in found)]
+        return [
+            (name, dict(LABEL.findall(labels or "")), float(value))
+            for name, labels, value in (m.groups() for m in found)
+        ]
 
     def sums(self, job: str, name: str, by: str, **only: str) -> Counter:
         found: Counter = Counter()
@@ -59,9 +63,7 @@ class Metrics:
 
     def ask(self, path: str, count: int) -> Counter:
         """GETs through nginx, one after the other on one connection: the statuses that came."""
-        command = (
-            f"curl -sSk --resolve shop.example.com:443:127.0.0.1 -o /dev/null -w '%{{http_code}}\\n' '{SITE}{path}[1-{count}]'"
-        )
+        command = f"curl -sSk --resolve shop.example.com:443:127.0.0.1 -o /dev/null -w '%{{http_code}}\\n' '{SITE}{path}[1-{count}]'"
         return Counter(self.host.run(command).stdout.split())
 
 
@@ -162,8 +164,10 @@ def test_no_request_is_lost_or_slowed_without_the_exporter(metrics):
 def test_a_rotation_of_logs_loses_no_request(metrics):
     before = metrics.by_status()["edge"]
     metrics.host.check_output(
-        "bash -c %s", "(sleep 0.3; logrotate --force /etc/logrotate.d/nginx; sleep 0.3; "
-        "logrotate --force /etc/logrotate.d/nginx) >/run/rotations 2>&1 &")
+        "bash -c %s",
+        "(sleep 0.3; logrotate --force /etc/logrotate.d/nginx; sleep 0.3; "
+        "logrotate --force /etc/logrotate.d/nginx) >/run/rotations 2>&1 &",
+    )
     sent = Counter()
     for _ in range(4):
         sent += metrics.ask("/health/ready?", 100)
@@ -181,16 +185,32 @@ def released(tmp_path_factory):
     play.write_text(RELEASE, encoding="utf-8")
     inventory = os.environ["MOLECULE_INVENTORY_FILE"]
     hosts = testinfra.get_hosts(["ansible://all"], ansible_inventory=inventory)
-    load = f"while [ ! -e /run/enough ]; do curl -sk --resolve shop.example.com:443:127.0.0.1 -o /dev/null -w '%{{http_code}}\\n' '{SITE}/log?[1-50]'; done"
+    ask = f"{CURL} -o /dev/null -w '%{{http_code}}\\n' '{SITE}/log?[1-50]'"
+    load = f"while [ ! -e /run/enough ]; do {ask}; done"
     result = {}
     for host in hosts:
         seen = Metrics(host)
-        result[host.backend.hostname] = {"before": seen.by_status(), "exits": seen.sums("app", "fastapi_worker_exits_total", "reason")}
+        result[host.backend.hostname] = {
+            "before": seen.by_status(),
+            "exits": seen.sums("app", "fastapi_worker_exits_total", "reason"),
+        }
         host.check_output("bash -c %s", f"rm -f /run/enough; ({load}) >/run/answers 2>&1 &")
     with_more = {"gunicorn_app_reason": "for its metrics"}
     apps = subprocess.run(
-        ["ansible-playbook", "-i", inventory, "-e", json.dumps(with_more), "-e", json.dumps({"fastapi_apps": changed(inventory)}), str(play)],
-        capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        [
+            "ansible-playbook",
+            "-i",
+            inventory,
+            "-e",
+            json.dumps(with_more),
+            "-e",
+            json.dumps({"fastapi_apps": changed(inventory)}),
+            str(play),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
     )
     for host in hosts:
         host.check_output("touch /run/enough")
@@ -235,16 +255,23 @@ def test_a_release_is_told_with_its_outcome(host, released):
     (info,) = [labels for name, labels, _value in seen["edge"] if name == "fastapi_release_info"]
     assert (info["app"], info["release"], info["version"]) == ("shop", live, "HEAD")
     deploys = {
-        (labels["action"], labels["outcome"]): value for name, labels, value in seen["edge"] if name == "fastapi_deploys_total"
+        (labels["action"], labels["outcome"]): value
+        for name, labels, value in seen["edge"]
+        if name == "fastapi_deploys_total"
     }
     lines = [json.loads(line) for line in host.check_output("cat /srv/shop/history.jsonl").splitlines()]
-    assert deploys["deploy", "good"] == sum(line["action"] == "deploy" and line["outcome"] == "good" for line in lines) >= 2
+    assert (
+        deploys["deploy", "good"]
+        == sum(line["action"] == "deploy" and line["outcome"] == "good" for line in lines)
+        >= 2
+    )
     assert increase(seen["exits"], seen["exits after"]) == {"stopped": 2}
 
 
 def test_certificates_are_those_that_are_served(metrics):
     values = {
-        name: value for name, labels, value in metrics.samples("edge")
+        name: value
+        for name, labels, value in metrics.samples("edge")
         if name.startswith("fastapi_certificate_") and labels.get("name") == "shop"
     }
     served = metrics.host.check_output(
@@ -260,7 +287,8 @@ def test_the_host_nginx_and_the_units_of_the_stack_are_told_of(metrics):
     assert any(name == "nginx_connections_active" for name, _labels, _value in metrics.samples("nginx"))
     node = metrics.samples("node")
     units = {
-        labels["name"]: value for name, labels, value in node
+        labels["name"]: value
+        for name, labels, value in node
         if name == "node_systemd_unit_state" and labels["state"] == "active"
     }
     (app,) = [name for name, active in units.items() if re.match(r"shop@.*\.service$", name) and active]
@@ -270,20 +298,25 @@ def test_the_host_nginx_and_the_units_of_the_stack_are_told_of(metrics):
     assert {"node_memory_MemAvailable_bytes", "node_filesystem_avail_bytes", "fastapi_resource_value"} <= names
     assert [value for name, _labels, value in node if name == "node_textfile_scrape_error"] == [0]
     # Its own view of the file systems would be a sandbox's.
-    assert {value for name, labels, value in node if name == "node_filesystem_readonly" and labels["mountpoint"] == "/tmp"} <= {0}
+    assert {
+        value for name, labels, value in node if name == "node_filesystem_readonly" and labels["mountpoint"] == "/tmp"
+    } <= {0}
 
 
 def test_nothing_listens_publicly(metrics):
     for port in EXPORTERS.values():
         address = metrics.address(port).rsplit(":", 1)[0]
-        assert address == "127.0.0.1" or re.match(r"(10\.|172\.(1[6-9]|2\d|3[01])\.|192\.168\.)", address), (port, address)
+        assert address == "127.0.0.1" or re.match(r"(10\.|172\.(1[6-9]|2\d|3[01])\.|192\.168\.)", address), (
+            port,
+            address,
+        )
 
 
 def test_metrics_hold_no_secret_and_nothing_that_clients_made_up(metrics):
     metrics.ask("/s33d-in-a-path/s33d?token=s33d", 2)
     metrics.ask("/log?token=s33d", 2)
     metrics.host.run(
-        "curl -sk --resolve shop.example.com:443:127.0.0.1 -X S33D -A s33d -e https://s33d/ -H 'X-Request-ID: s33d-id-of-it' %s",
+        CURL + " -X S33D -A s33d -e https://s33d/ -H 'X-Request-ID: s33d-id-of-it' %s",
         f"{SITE}/5eed00dead00beef00",
     )
     time.sleep(3)
@@ -322,7 +355,9 @@ for part in range(500):
     assert not any(name == "flood" for name, _labels, _value in metrics.samples("app"))
 
 
-@pytest.mark.parametrize("unit", ["prometheus-node-exporter", "prometheus-nginx-exporter", "fastapi-apps-exporter", "fastapi-edge-exporter"])
+@pytest.mark.parametrize(
+    "unit", ["prometheus-node-exporter", "prometheus-nginx-exporter", "fastapi-apps-exporter", "fastapi-edge-exporter"]
+)
 def test_exporters_run_at_boot_and_have_little_to_do_harm_with(host, unit):
     assert host.service(unit).is_running and host.service(unit).is_enabled
     pid = host.check_output("systemctl show --value --property MainPID %s", unit)

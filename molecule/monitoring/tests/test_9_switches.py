@@ -37,7 +37,7 @@ def off(tmp_path_factory):
 
 
 def test_what_is_switched_off_is_removed(host, off):
-    # Of troubleshooting its files; of the resources and the exporters files and units, and the units of Debian's exporters.
+    # Of troubleshooting the files; of the others files and units, and then the units of Debian's exporters.
     assert off[0] == ["6", "6"]
     for path in (
         "/usr/local/sbin/troubleshoot.sh",

@@ -16,6 +16,8 @@ import json
 import os
 import re
 
+from fastapi_exporter.registry import LINES
+
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 OTHER = "other"
 ERRORS = ("500", "502", "503", "504")
@@ -134,7 +136,7 @@ class Edge:
                     result = "counted"
                 except (ValueError, KeyError, TypeError, AttributeError):
                     result = "refused"
-                self.registry.add("fastapi_exporter_lines_total", (("result", result),), 1)
+                self.registry.add(LINES, (("result", result),), 1)
 
     def prefix(self, site, uri, status):
         known = self.prefixes.setdefault(site, set())

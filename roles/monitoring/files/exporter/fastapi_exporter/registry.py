@@ -15,6 +15,8 @@ from bisect import bisect_left
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # Somebody who makes names as he goes does not fill the memory.
 MOST_SERIES = 20000
+# The one that tells of it.
+LINES = "fastapi_exporter_lines_total"
 # A gauge of a worker says nothing once the worker is gone. Workers send theirs every second.
 FRESH = 5.0
 # What was not counted for that long is forgotten: routes and apps that are no more.
@@ -92,7 +94,7 @@ class Registry:
         found = self.series.setdefault(name, {})
         entry = found.get(labels)
         if entry is None:
-            if self.size >= MOST_SERIES:
+            if self.size >= MOST_SERIES and name != LINES:
                 return None
             self.size += 1
             entry = found[labels] = [[0] * (len(BOUNDS) + 1) + [0.0] if kind == "histogram" else 0, 0.0]

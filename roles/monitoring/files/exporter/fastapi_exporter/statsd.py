@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import re
 
+from fastapi_exporter.registry import LINES
+
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 REASONS = ("recycled", "timeout", "killed", "oom", "error", "stopped")
@@ -78,7 +80,7 @@ def take(registry, datagram):
             counted = False
         else:
             counted = [take_value(registry, name, kind, value, times, labels) for value in values].count(False) == 0
-        registry.add("fastapi_exporter_lines_total", (("result", "counted" if counted else "refused"),), 1)
+        registry.add(LINES, (("result", "counted" if counted else "refused"),), 1)
 
 
 def take_value(registry, name, kind, value, times, labels):
