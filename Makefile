@@ -30,7 +30,7 @@ build: tools images ## Build the collection, install it elsewhere, run its site 
 molecule: tools images ## Run the Molecule scenarios; one of them: make molecule SCENARIO=site
 	@scripts/molecule $(SCENARIO)
 
-audit: tools images ## Have testssl.sh, MDN's HTTP Observatory and gixy look at the stack; a grade each
+audit: tools images ## Have testssl.sh, the HTTP Observatory, gixy, lynis and ssh-audit look at the stack; a grade each
 	@scripts/audit
 
 acceptance: tools images ## Deploy, break and kill the example app under load; no request may fail: about 20 minutes

@@ -9,6 +9,19 @@ MEASURED: pytest.StashKey[list[str]] = pytest.StashKey()
 
 def pytest_configure(config: pytest.Config):
     config.stash[MEASURED] = []
+    config.addinivalue_line("markers", "either_host: would be the same on any host; it runs on one, each in turn")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Of the tests that would do on either host, leave each to one of them."""
+    by_test: dict[tuple, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("either_host"):
+            others = [value for name, value in item.callspec.params.items() if name != "_testinfra_host"]
+            by_test.setdefault((item.path, item.originalname, repr(others)), []).append(item)
+    spared = {item for turn, same in enumerate(by_test.values()) for item in same if item != same[turn % len(same)]}
+    config.hook.pytest_deselected(items=[item for item in items if item in spared])
+    items[:] = [item for item in items if item not in spared]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import re
 from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
+from ansible_collections.daoman.fastapi.plugins.module_utils import apps, certificate_rules, rules, spec
 
 try:
     from ansible.errors import AnsibleValueOmittedError
@@ -131,6 +131,8 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
+    # fastapi_apps with all defaults, as far as they are in order
+    apps = ()
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
@@ -200,6 +202,7 @@ class ActionModule(ActionBase):
             problems.append(spec.problem(apps.APPS, "is empty", [], mend=NEEDED))
             return
         filled, found = spec.check_option(options[apps.APPS], value, apps.APPS, values.is_secret)
+        self.apps = filled
         found = unresolved + _without(found, unresolved)
         problems.extend(found[len(unresolved) :])
         problems.extend(rules.check_apps(filled, found, values.is_secret))
@@ -235,6 +238,8 @@ class ActionModule(ActionBase):
         found = _without(found, unresolved)
         problems.extend(found)
         problems.extend(rules.check(role, filled, found + unresolved, values.is_secret))
+        if derived and role == "certbot_tls":
+            problems.extend(certificate_rules.of_apps(self.apps, filled))
 
     def value(self, values, name):
         before = len(values.problems)

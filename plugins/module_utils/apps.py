@@ -61,6 +61,15 @@ def options():
     for name in ("servers", "method", "hash_key"):
         site.get("upstream", {}).get("options", {}).pop(name, None)
     site.get("static", {}).get("options", {}).pop("previous", None)
+    certificate = copy.deepcopy(_elements("certbot_tls", DERIVED["certbot_tls"]))
+    for name in ("name", "domains", "state"):
+        certificate.pop(name)
+    app["certificate"] = {
+        "type": "dict",
+        "description": [
+            "The application's certificate: the options of C(certbot_tls_certificates) without name and domains."],
+        "options": certificate,
+    }
     for entry in site.values():
         entry.pop("required", None)
     app["nginx"] = {
@@ -75,6 +84,11 @@ def options():
             "required": True,
             "description": ["The applications of the host."],
             "options": app,
+        },
+        "fastapi_hardening": {
+            "type": "bool",
+            "default": True,
+            "description": ["Whether the site hardens the hosts, by the role C(hardening), before anything is served."],
         },
         "fastapi_manage_packages": {
             "type": "bool",
@@ -133,6 +147,13 @@ def nginx_sites(apps):
     return result
 
 
+def placeholders(certificates):
+    """The certificates of the role certbot_tls as the module placeholder_certificates takes them."""
+    return [
+        {"name": item["name"], "domains": item["domains"]}
+        for item in certificates if item.get("state", "present") == "present"]
+
+
 def tls_certificates(apps, state="present"):
     """One certificate for each application, for all its names; or for each that is to be removed."""
     result = []
@@ -140,7 +161,7 @@ def tls_certificates(apps, state="present"):
         if app["state"] == state:
             # Of an application that is to be removed only its name need be known.
             domains = _unique([app["domain"] or "localhost", *app["aliases"]])
-            result.append({"name": app["name"], "domains": domains, "state": state})
+            result.append({**_set(app["certificate"] or {}), "name": app["name"], "domains": domains, "state": state})
     return result
 
 
@@ -149,7 +170,16 @@ def site_packages(apps, app_packages=None, nginx_packages=None):
     if nginx_packages is None:
         nginx_packages = spec.load("nginx")["nginx_packages"]["default"]
     own = build_packages(filled(apps)) + list(app_packages or [])
-    return _unique([*own, *nginx_packages, *MONITORING_PACKAGES, "openssl"])
+    return _unique([*own, *nginx_packages, *MONITORING_PACKAGES])
+
+
+def certbot_packages(version="", obtain=True, dns_plugin=""):
+    """The Debian packages that the role certbot_tls needs."""
+    if not obtain:
+        return ["openssl"]
+    if version:
+        return ["openssl", "python3-venv"]
+    return ["openssl", "certbot", *([f"python3-certbot-dns-{dns_plugin}"] if dns_plugin else [])]
 
 
 def live_socket(name):

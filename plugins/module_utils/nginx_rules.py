@@ -22,9 +22,9 @@ SIZE = re.compile(r"^\d+[kKmMgG]?$")
 # Their balancers keep no list of backup servers.
 WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
 
-
 NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
 PURGE_KEY = "Use $request_uri, and not $request_method"
+PEER = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$")
 
 
 def entries(items):
@@ -69,6 +69,14 @@ def variables(value):
             mend="Without it every client has the load balancer's address")
     if value.get("nginx_proxy_protocol") and value.get("nginx_http3"):
         yield problem("nginx_http3", "has no PROXY protocol", True, mend="Leave one of them out")
+    peers = value.get("nginx_acme_peers") or []
+    for index, peer in enumerate(peers):
+        if not PEER.match(peer or ""):
+            yield problem(join("nginx_acme_peers", index), "is neither host nor host:port", peer)
+    if peers and value.get("nginx_proxy_protocol"):
+        yield problem(
+            "nginx_acme_peers", "cannot be asked for challenges with nginx_proxy_protocol, which they expect",
+            peers, mend="Prove the names by DNS instead: certbot_tls_challenge: dns")
     if value.get("nginx_tls_policy") == "modern" and value.get("nginx_ssl_ciphers"):
         yield problem(
             "nginx_ssl_ciphers", "means nothing with the policy 'modern', which has no TLS 1.2",
@@ -191,7 +199,7 @@ def limits(value, path):
 def variable(value, path):
     """A fixed text would count all clients as one."""
     if isinstance(value, str) and not re.match(r"^[^\s\"';{}\\]*\$\w[^\s\"';{}\\]*$", value):
-        yield problem(path, "is no variable of nginx", value, mend="For example: $binary_remote_addr")
+        yield problem(path, "is no variable of nginx", value, mend="For example: $client_network")
 
 
 def upstream(value, path):

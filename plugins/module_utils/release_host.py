@@ -19,6 +19,9 @@ ENVIRONMENT = {
     "UV_SYSTEM_CERTS": "1",
 }
 
+# A file that is being written has this at the end of its name.
+UNFINISHED = ".new"
+
 
 def clean_environment(build_env):
     """Leave this process, and what it starts, no environment but a plain one and what the user wants for building."""
@@ -80,20 +83,21 @@ def make_directory(path, uid=0, gid=0, mode=0o755):
     os.chmod(path, mode)
 
 
-def write_file(path, text, mode):
+def write_file(path, text, mode, encoding="utf-8"):
     """Write a file as root with its final mode from the first moment on."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(
-        os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        os.open(path + UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         "w",
-        encoding="utf-8",
+        encoding=encoding,
         errors="surrogateescape",
+        newline="",
     ) as stream:
         stream.write(text)
         os.fchmod(stream.fileno(), mode)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(path + ".new", path)
+    os.replace(path + UNFINISHED, path)
 
 
 def point(link, target):

@@ -8,13 +8,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import threading
 import time
 
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError, journal_text, read_text
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import point, write_file
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import UNFINISHED, point, write_file
 
 # nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
 SETTLE = 0.2
@@ -167,8 +168,9 @@ class Instance:
         )
         self._systemctl("reset-failed", self.socket, self.service, check=False)
         for path in self.layout.unit_paths(self.id):
-            if os.path.exists(path):
-                os.unlink(path)
+            for file in (path, path + UNFINISHED):
+                if os.path.exists(file):
+                    os.unlink(file)
 
     def _journal(self, *arguments):
         command = ["journalctl", "--no-pager", "--quiet", "--output", "cat", "--unit", self.service, *arguments]
@@ -193,9 +195,10 @@ class Instance:
 
 def strangers(layout, live):
     """Ids whose units are installed though they are not live: what an interrupted deploy left behind."""
-    prefix, suffix = layout.name + "@", ".service"
-    found = [name for name in os.listdir(layout.units) if name.startswith(prefix) and name.endswith(suffix)]
-    return sorted(id_ for id_ in (name[len(prefix) : -len(suffix)] for name in found) if id_ != live)
+    # Also one of the pair by itself, and a file that was being written.
+    unit = re.compile(rf"{re.escape(layout.name)}@(.+)\.(?:socket|service)(?:{re.escape(UNFINISHED)})?")
+    found = [unit.fullmatch(name) for name in os.listdir(layout.units)]
+    return sorted({match[1] for match in found if match} - {live})
 
 
 def remove_release(layout, id_):

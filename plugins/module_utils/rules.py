@@ -13,7 +13,13 @@ from __future__ import annotations
 import posixpath
 import re
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import monitoring_rules, nginx_rules, release
+from ansible_collections.daoman.fastapi.plugins.module_utils import (
+    certificate_rules,
+    hardening_rules,
+    monitoring_rules,
+    nginx_rules,
+    release,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
@@ -34,6 +40,7 @@ NEEDED = (
 )
 
 SITE_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
+CERTIFICATE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
 APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(.*\))?$")
 CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
@@ -99,7 +106,7 @@ def domain_fault(domain, wildcard=False):
     if name.startswith("*.") and wildcard:
         name = name[2:]
     if "*" in name:
-        return "is a wildcard, for which no certificate can be had over HTTP. List the names"
+        return "is a wildcard, for which no certificate can be had over HTTP. List the names, or prove them by DNS"
     if ":" in name:
         return "is not a host name. Give the name only, without a port"
     if not name.isascii():
@@ -507,6 +514,9 @@ def socket_path(value, path):
 
 
 def certificate(value, path):
+    if isinstance(value.get("name"), str) and not CERTIFICATE_NAME.match(value["name"]):
+        yield problem(f"{path}.name", "is not a name for a certificate", value["name"],
+                      mend="Letters, digits, dots, dashes and underscores")
     names = value.get("domains")
     if names == []:
         yield problem(f"{path}.domains", "is empty", names, mend="A certificate needs at least one name")
@@ -515,7 +525,7 @@ def certificate(value, path):
         if name is None:
             continue
         where = join(f"{path}.domains", index)
-        fault = domain_fault(name)
+        fault = domain_fault(name, wildcard=True)
         if fault:
             yield problem(where, fault.partition(". ")[0], name, mend=fault.partition(". ")[2])
         elif name.lower() in seen:
@@ -631,7 +641,13 @@ ROLES = {
 }
 
 # rules for a role's other variables
-SETTINGS = {"gunicorn_app": (batch,), "monitoring": monitoring_rules.RULES, "nginx": (nginx_rules.variables,)}
+SETTINGS = {
+    "certbot_tls": (certificate_rules.variables,),
+    "gunicorn_app": (batch,),
+    "hardening": (hardening_rules.variables,),
+    "monitoring": monitoring_rules.RULES,
+    "nginx": (nginx_rules.variables,),
+}
 
 
 def check(role, variables, problems=(), is_secret=None):

@@ -13,6 +13,9 @@ description:
     C(fullchain.pem) and C(privkey.pem).
   - A name that is there already and is anything but the link to the placeholder, such as a link to a real certificate
     or a directory with one, is left alone, and no placeholder is made for it.
+  - A link to a certificate of certbot's that nginx could not load, because of a file that is missing or damaged, is
+    named in
+    RV(damaged), and there is a placeholder for it.
   - A placeholder is made anew when its names change, when it is about to expire, and when its key does not fit.
 options:
   certificates:
@@ -43,6 +46,10 @@ options:
     description: Where the links to them are made. Need not exist yet.
     type: path
     default: /etc/nginx/tls
+  lineages:
+    description: Where certbot keeps its certificates.
+    type: path
+    default: /etc/letsencrypt/live
   days:
     description: Days for which a placeholder is valid.
     type: int
@@ -80,6 +87,11 @@ linked:
   type: list
   elements: str
   sample: [shop]
+damaged:
+  description: Names of certbot's certificates that nginx could not load, with the reason.
+  returned: success
+  type: dict
+  sample: {shop: /etc/nginx/tls/shop/privkey.pem is missing}
 kept:
   description: Names that have something else than a placeholder, with what it is.
   returned: success
@@ -96,6 +108,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils import tls_host
 
 CERTIFICATE = "fullchain.pem"
 KEY = "privkey.pem"
@@ -207,7 +220,8 @@ def secure(path):
 
 def ensure(params, check, run):
     """Does it all. Returns what the module returns."""
-    result = {"changed": False, "issued": [], "linked": [], "kept": {}, "diff": {"before": "", "after": ""}}
+    result = {"changed": False, "issued": [], "linked": [], "damaged": {}, "kept": {},
+              "diff": {"before": "", "after": ""}}
     absent = {item["name"] for item in params["certificates"] if item.get("state") == "absent"}
     for name, wanted in checked(params["certificates"]).items():
         path, link = os.path.join(params["directory"], name), os.path.join(params["links"], name)
@@ -216,8 +230,11 @@ def ensure(params, check, run):
             remove(result, path, link, there, check)
             continue
         if there and there != tree.link_node(path):
-            result["kept"][name] = there.data if there.kind == "link" else "not a link"
-            continue
+            damage = damaged(link, there, os.path.join(params["lineages"], name), run)
+            if not damage:
+                result["kept"][name] = there.data if there.kind == "link" else "not a link"
+                continue
+            result["damaged"][name] = damage
         names, fault = look(path, run)
         if fault or names != wanted:
             result["issued"].append(name)
@@ -235,6 +252,17 @@ def ensure(params, check, run):
             if not check:
                 tree.write(link, tree.link_node(path))
     return result
+
+
+def damaged(link, there, lineage, run):
+    """Why nginx could not load a certificate of certbot's, or None."""
+    if there != tree.link_node(lineage):
+        return None
+    try:
+        tls_host.read_pair(link, run)
+    except tls_host.Fault as fault:
+        return str(fault)
+    return None
 
 
 def remove(result, path, link, there, check):
@@ -268,6 +296,7 @@ def main():
                     state=dict(type="str", choices=["present", "absent"], default="present"))),
             directory=dict(type="path", default="/var/lib/fastapi/placeholder"),
             links=dict(type="path", default="/etc/nginx/tls"),
+            lineages=dict(type="path", default="/etc/letsencrypt/live"),
             days=dict(type="int", default=3650),
         ),
         supports_check_mode=True,

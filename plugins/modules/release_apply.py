@@ -50,6 +50,7 @@ import pwd
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils import release_kit
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     Layout,
     ReleaseError,
@@ -115,6 +116,8 @@ class Deploy:
             self._go_on(pending)
         else:
             self._begin(live)
+        if self.params["until"] == "done" and release_kit.save(self.module.params["prepared"], self.module.check_mode):
+            self.result["changed"] = True
 
     def _begin(self, live):
         revision = self._revision()

@@ -38,7 +38,9 @@ def elements(role, variable):
 def test_the_spec_is_that_of_the_roles():
     app = apps.options()["fastapi_apps"]["options"]
     gunicorn_app, nginx = elements("gunicorn_app", "gunicorn_app_apps"), elements("nginx", "nginx_sites")
-    assert set(app) == set(gunicorn_app) - {"static_paths"} | {"aliases", "nginx"}
+    assert set(app) == set(gunicorn_app) - {"static_paths"} | {"aliases", "certificate", "nginx"}
+    certificate = elements("certbot_tls", "certbot_tls_certificates")
+    assert set(app["certificate"]["options"]) == set(certificate) - {"name", "domains", "state"}
     assert set(app["nginx"]["options"]) == set(nginx) - {"name", "domain", "aliases", "certificate"}
     assert app["gunicorn"] == gunicorn_app["gunicorn"]
     upstream = nginx["upstream"]["options"]
@@ -91,8 +93,25 @@ def test_a_site_is_served_from_the_live_socket_and_release():
 
 
 def test_a_certificate_is_for_all_names_of_an_app():
-    assert apps.tls_certificates([FULL]) == [
-        {"name": "shop", "domains": ["shop.example.com", "www.shop.example.com"], "state": "present"}]
+    certificate, = apps.tls_certificates([{**FULL, "certificate": {"key_type": "rsa"}}])
+    assert certificate["name"] == "shop" and certificate["domains"] == ["shop.example.com", "www.shop.example.com"]
+    assert certificate["state"] == "present" and certificate["key_type"] == "rsa" and "rsa_key_size" not in certificate
+
+
+def test_placeholders_are_for_what_is_to_be_there():
+    gone = {"name": "b", "domains": ["b"], "state": "absent"}
+    certificates = [{"name": "a", "domains": ["a"], "key_type": "rsa"}, gone]
+    assert apps.placeholders(certificates) == [{"name": "a", "domains": ["a"]}]
+
+
+@pytest.mark.parametrize("arguments, packages", [
+    (("", False, "rfc2136"), ["openssl"]),
+    (("",), ["openssl", "certbot"]),
+    (("", True, "rfc2136"), ["openssl", "certbot", "python3-certbot-dns-rfc2136"]),
+    (("5.8.0", True, "rfc2136"), ["openssl", "python3-venv"]),
+])
+def test_certbot_comes_from_where_it_is_wanted_from(arguments, packages):
+    assert apps.certbot_packages(*arguments) == packages
 
 
 def test_an_absent_app_has_no_site_and_a_certificate_to_remove():

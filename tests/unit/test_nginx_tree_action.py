@@ -14,6 +14,7 @@ import yaml
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.task import Task
+from ansible.plugins.action import ActionBase
 from ansible.template import Templar, trust_as_template
 from ansible_collections.daoman.fastapi.plugins.action import nginx_tree as action
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
@@ -58,12 +59,12 @@ def send(args, **variables):
     variables = {"ansible_search_path": [str(ROLE)], **variables}
     plugin = Action(args, variables)
     plugin._display = None
-    super_run = action.ActionBase.run
-    action.ActionBase.run = lambda self, tmp=None, task_vars=None: {}
+    super_run = ActionBase.run
+    ActionBase.run = lambda self, tmp=None, task_vars=None: {}
     try:
         plugin.run(task_vars=variables)
     finally:
-        action.ActionBase.run = super_run
+        ActionBase.run = super_run
     return {item["path"]: item for item in plugin.sent["files"]}, plugin.sent["links"]
 
 

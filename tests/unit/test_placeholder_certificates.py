@@ -21,7 +21,7 @@ class Place:
     def __init__(self, folder):
         self.params = {
             "certificates": [SHOP], "directory": str(folder / "placeholder"), "links": str(folder / "nginx" / "tls"),
-            "days": 3650}
+            "lineages": str(folder / "live"), "days": 3650}
         self.shop = folder / "placeholder" / "shop"
         self.link = folder / "nginx" / "tls" / "shop"
         self.commands = 0

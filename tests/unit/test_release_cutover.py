@@ -13,6 +13,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import release_cuto
 from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import Cutover, failure_text
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Locked
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance as RealInstance
+from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import strangers
 
 OLD, NEW = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002"
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")
@@ -45,6 +47,11 @@ class Instance:
         if name.startswith("_"):
             raise AttributeError(name)
         return lambda *arguments: self.units.calls.append((name, self.id))
+
+
+class NoSystemd:
+    def run(self, *_arguments, **_options):
+        return "", 0
 
 
 @pytest.fixture
@@ -155,6 +162,18 @@ def test_a_repair_stops_what_is_not_live_but_what_is_to_be_kept(layout, cutover,
     assert calls == []
     cutover.repair(OLD)
     assert calls == [("stop", NEW)]
+
+
+@pytest.mark.parametrize("ending", [".socket", ".service", ".socket.new", ".service.new"])
+def test_a_run_that_died_while_it_wrote_a_unit_left_a_stranger(layout, ending):
+    for path in layout.unit_paths(NEW):
+        os.unlink(path)
+    assert strangers(layout, OLD) == []
+    with open(os.path.join(layout.units, f"shop@{NEW}{ending}"), "w", encoding="utf-8"):
+        pass
+    assert strangers(layout, OLD) == [NEW]
+    RealInstance(layout, NEW, NoSystemd()).stop()
+    assert strangers(layout, OLD) == []
 
 
 def test_a_state_remembers_when_a_release_was_deployed(layout, cutover):

@@ -391,6 +391,7 @@ LOOPBACK = rule(match({"meta": {"key": "iifname"}}, "lo"), {"accept": None})
             [],
         ),
         ([rule(match({"payload": {"protocol": "udp", "field": "dport"}}, 443), {"accept": None})], [80, 443]),
+        ([rule(match({"payload": {"protocol": "icmp", "field": "type"}}, 8), {"accept": None})], [80, 443]),
     ],
 )
 def test_a_port_that_nobody_gets_to_is_closed(rules, closed):

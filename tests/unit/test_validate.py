@@ -66,8 +66,15 @@ def problems(variables, **args):
 
 
 def test_what_is_in_order_passes(warnings):
-    result = run({"fastapi_apps": [APP]}, apps=True, role=["gunicorn_app", "nginx", "certbot_tls", "systemd_service"])
+    result = run({"fastapi_apps": [APP], "certbot_tls_obtain": False}, apps=True,
+                 role=["gunicorn_app", "nginx", "certbot_tls", "systemd_service"])
     assert not result.get("failed") and warnings == []
+
+
+def test_an_app_by_a_name_that_no_ca_certifies_is_told():
+    result = run({"fastapi_apps": [APP]}, apps=True, role=["certbot_tls"])
+    assert "fastapi_apps[0].domain: belongs to 'example.com', which is reserved" in result["msg"]
+    assert "certbot_tls_obtain: false" in result["msg"]
 
 
 def test_the_number_of_problems_is_told():

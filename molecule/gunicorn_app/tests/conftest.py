@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ PLAY = """
         name: daoman.fastapi.gunicorn_app
         tasks_from: release
 """
+
+
+def wait_for(condition, seconds: float = 10) -> float:
+    """Seconds until the condition held."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - begun
 
 
 class Tiny:

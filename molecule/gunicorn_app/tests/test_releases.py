@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.either_host
+
 
 def releases(host) -> dict[str, str]:
     """What became of each release of tiny."""

@@ -24,6 +24,7 @@ def edge(operated, sites):
     by_name["cached"].update(
         limit_dry_run=True, limit_conn=[{"connections": 1}],
         limit_req=[{"rate": "1r/m", "burst": 2, "key": "$arg_user"}])
+    by_name["shop"]["locations"] = [{"path": "= /counted", "limit_req": [{"rate": "1r/m", "burst": 0}]}]
     by_name["shop"]["location_extra"] = 'if ($arg_mine) { return 418 "$mine"; }'
     return operated.having(
         nginx_sites=sites, nginx_real_ip_from=["127.0.9.0/24"], nginx_tls_policy="modern", nginx_http3=True,
@@ -130,6 +131,20 @@ def test_a_client_has_a_limit_to_its_requests_in_flight_beside_the_places_own(ed
     curl = f"curl -s --insecure --connect-to ::127.0.0.1: -o /dev/null -w '%{{http_code}}\\n' {' '.join(AT_ONCE)}"
     code = f"for n in 1 2; do {curl} --interface 127.0.$n.1 '{SHOP}/slow?seconds=1&[1-2]' & done; wait"
     assert edge.host.check_output("bash -c %s", code).split() == ["200"] * 4
+
+
+def test_a_client_that_has_a_network_of_addresses_is_one_client(edge):
+    def asked(address: str) -> int:
+        header = f"X-Forwarded-For: {address}"
+        return edge.ask(f"{SHOP}/counted", "--interface", "127.0.9.9", "--header", header).status
+
+    some = time.time_ns() % 0xFFFF
+    network, another = f"2001:db8:a:{some:x}", f"2001:db8:b:{some:x}"
+    assert [asked(f"{network}::1"), asked(f"{network}::1"), asked(f"{network}:1:2:3:4")] == [200, 429, 429]
+    assert asked(f"{another}::1") == 200
+    ipv4 = f"10.9.{some >> 8}"
+    assert [asked(f"{ipv4}.1"), asked(f"{ipv4}.1"), asked(f"{ipv4}.2")] == [200, 429, 200]
+    assert [asked(f"::ffff:{ipv4}.3"), asked(f"::ffff:{ipv4}.4")] == [200, 200]
 
 
 def test_http3_is_spoken_where_nginx_has_it_and_after_reloads(edge, host, measured):

@@ -419,6 +419,8 @@ def test_sites_are_linked_and_the_distributions_default_is_gone(host, sites):
     assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
 
 
-def test_a_template_of_the_users_replaces_blocks(nginx):
+def test_templates_of_the_users_replace_blocks(nginx, sites):
+    """One of a site and one of nginx.conf: the second defines a variable that the first uses."""
     assert nginx.ask("https://pages.example.com/", trust="pages").text == "home\n"
-    assert nginx.ask("https://pages.example.com/who", trust="pages").text == "pages pages\n"
+    told = nginx.ask("https://pages.example.com/who", trust="pages").text
+    assert told == f"pages pages the team of {len(sites)} sites\n"

@@ -190,6 +190,8 @@ def _matches(match, port):
     found = None
     if left == {"payload": {"protocol": "tcp", "field": "dport"}}:
         found = _in(port, right)
+    elif left.get("payload", {}).get("protocol") in {"icmp", "icmpv6", "udp"}:
+        found = False
     elif left.get("payload", {}).get("field") in {"sport", "dport"}:
         found = False  # of another protocol, or a source port of the client's choice
     elif left == {"ct": {"key": "state"}}:
