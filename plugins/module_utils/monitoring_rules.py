@@ -66,6 +66,23 @@ def addresses(variables):
             yield problem(join("monitoring_troubleshoot_addresses", index), "is no IP address", value)
 
 
+def exporters(variables):
+    value = variables.get("monitoring_exporters_address")
+    if value is not None:
+        try:
+            found = ipaddress.ip_address(value)
+        except ValueError:
+            yield problem("monitoring_exporters_address", "is no IP address", value)
+        else:
+            if found.is_unspecified or found.is_global:
+                yield problem(
+                    "monitoring_exporters_address", "would show the metrics to everybody", value,
+                    mend="Use 127.0.0.1 or the host's private address")
+    url = variables.get("monitoring_exporters_nginx_status")
+    if url and not re.match(r"^https?://[^\s/]+/\S*$", url):
+        yield problem("monitoring_exporters_nginx_status", "is no URL of http or https", url)
+
+
 def mounts(variables):
     for index, value in enumerate(variables.get("monitoring_resources_ignored_mounts") or []):
         try:
@@ -124,4 +141,4 @@ def log_settings(variables):
             yield problem(name, f"must be like '{example}'", value)
 
 
-RULES = (at_least, resource_rules, shares, addresses, mounts, receivers, mail, log_settings)
+RULES = (at_least, resource_rules, shares, addresses, exporters, mounts, receivers, mail, log_settings)
