@@ -22,9 +22,11 @@ class Webhook(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         note(kind=self.path.strip("/"), body=body, authorization=self.headers.get("Authorization"))
+        # As Slack answers: Alertmanager 0.28 takes nothing else for a success.
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", "2")
         self.end_headers()
+        self.wfile.write(b"ok")
 
 
 class Mailbox:
