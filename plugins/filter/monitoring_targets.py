@@ -13,7 +13,7 @@ description:
   - Lists the exporters of hosts as C(monitoring_targets), each with its job and its host as the instance.
   - A host that binds its exporters to a loopback address can be asked by itself alone. Another one that would have to
     is an error.
-positional: hostvars, here, jobs
+positional: hostvars, here, watchers
 options:
   _input:
     description: Names of the hosts.
@@ -29,16 +29,17 @@ options:
     description: Name of the host that asks.
     type: str
     required: true
-  jobs:
-    description: Which exporters these hosts have.
+  watchers:
+    description:
+      - Names of the hosts that ask; another one has no targets. Of those which are not in O(_input), only what is the
+        host's own is asked.
     type: list
     elements: str
-    choices: [node, app, edge, nginx]
-    default: [node, app, edge, nginx]
+    required: true
 """
 
 EXAMPLES = r"""
-# monitoring_targets: "{{ groups['fastapi_app'] | daoman.fastapi.monitoring_targets(hostvars, inventory_hostname) }}"
+# monitoring_targets: "{{ groups['apps'] | daoman.fastapi.monitoring_targets(hostvars, inventory_hostname, ['mon']) }}"
 """
 
 RETURN = r"""
@@ -66,10 +67,13 @@ def address_of(variables):
     return variables.get("monitoring_exporters_address", default("monitoring_exporters_address", listed.LOOPBACK))
 
 
-def monitoring_targets(hosts, hostvars, here, jobs=tuple(listed.PORTS)):
-    addresses = {host: address_of(hostvars[host]) for host in hosts}
+def monitoring_targets(hosts, hostvars, here, watchers):
+    if here not in watchers:
+        return []
+    others = [host for host in watchers if host not in hosts]
+    addresses = {host: address_of(hostvars[host]) for host in [*hosts, *others]}
     try:
-        return listed.targets(hosts, addresses, here, jobs)
+        return listed.targets(hosts, addresses, here) + listed.targets(others, addresses, here, ["node"])
     except listed.TargetsError as error:
         raise AnsibleFilterError(str(error)) from error
 

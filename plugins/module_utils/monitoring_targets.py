@@ -50,8 +50,8 @@ def targets(hosts, addresses, here, jobs=tuple(PORTS)):
             )
         if address in ("0.0.0.0", "::"):
             raise TargetsError(
-                f"The exporters of {host} would listen on all addresses ({address}). Set its monitoring_exporters_address "
-                "to its private address."
+                f"The exporters of {host} would listen on all addresses ({address}). Set its "
+                "monitoring_exporters_address to its private address."
             )
         found += [{"job": job, "instance": host, "address": endpoint(address, PORTS[job])} for job in jobs]
     return found

@@ -74,44 +74,51 @@ def test_rule_files_of_the_user_stand_beside_those_of_the_role():
 HOSTS = {"a": {"monitoring_exporters_address": "10.0.0.1"}, "b": {"monitoring_exporters_address": "fd00::2"}}
 
 
-def test_targets_of_a_fleet():
-    found = monitoring_targets.monitoring_targets(["a", "b"], HOSTS, "b", ["node", "app"])
-    assert found == [
-        {"job": "node", "instance": "a", "address": "10.0.0.1:9100"},
-        {"job": "app", "instance": "a", "address": "10.0.0.1:9102"},
-        {"job": "node", "instance": "b", "address": "[fd00::2]:9100"},
-        {"job": "app", "instance": "b", "address": "[fd00::2]:9102"},
+def targets(hosts, variables, here, watchers=None):
+    return monitoring_targets.monitoring_targets(hosts, variables, here, watchers or [here])
+
+
+def test_a_fleet_is_asked_by_a_host_of_its_own():
+    found = targets(["a"], HOSTS, "b")
+    assert [(item["instance"], item["job"], item["address"]) for item in found] == [
+        ("a", "node", "10.0.0.1:9100"),
+        ("a", "app", "10.0.0.1:9102"),
+        ("a", "edge", "10.0.0.1:4040"),
+        ("a", "nginx", "10.0.0.1:9113"),
+        ("b", "node", "[fd00::2]:9100"),
     ]
 
 
+def test_who_does_not_watch_asks_nobody():
+    assert targets(["a"], {"a": {}}, "a", ["b"]) == []
+
+
 def test_a_single_host_asks_itself():
-    found = monitoring_targets.monitoring_targets(["a"], {"a": {}}, "a")
+    found = targets(["a"], {"a": {}}, "a")
     assert [item["address"] for item in found] == [f"127.0.0.1:{port}" for port in listed.PORTS.values()]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_another_host_cannot_be_asked_for_itself_alone(address):
     with pytest.raises(AnsibleFilterError, match="monitoring_exporters_address of a to its private address"):
-        monitoring_targets.monitoring_targets(["a"], {"a": {"monitoring_exporters_address": address}}, "b")
+        targets(["a"], {"a": {"monitoring_exporters_address": address}, "b": {}}, "b")
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
 def test_exporters_that_listen_publicly_are_refused(address):
     with pytest.raises(AnsibleFilterError, match="would listen on all addresses"):
-        monitoring_targets.monitoring_targets(["a"], {"a": {"monitoring_exporters_address": address}}, "a")
+        targets(["a"], {"a": {"monitoring_exporters_address": address}}, "a")
 
 
 def test_a_host_without_exporters_is_not_asked():
-    assert monitoring_targets.monitoring_targets(["a"], {"a": {"monitoring_exporters": False}}, "b") == []
+    assert targets(["a"], {"a": {"monitoring_exporters": False}, "b": {"monitoring_exporters": "no"}}, "b") == []
 
 
 def test_targets_do_not_depend_on_the_order_of_the_inventory():
-    items = monitoring_targets.monitoring_targets(["a", "b"], HOSTS, "b")
+    items = targets(["a", "b"], HOSTS, "b")
     items.append({"job": "postgres", "instance": "db", "address": "db:9187", "labels": {"team": "x"}})
     assert listed.file_sd(items) == listed.file_sd(items[::-1])
-    assert {"targets": ["db:9187"], "labels": {"job": "postgres", "instance": "db", "team": "x"}} in listed.file_sd(
-        items
-    )
+    assert {"targets": ["db:9187"], "labels": {"job": "postgres", "instance": "db", "team": "x"}} in listed.file_sd(items)
 
 
 # -- Alertmanager -----------------------------------------------------------------------------------------------------

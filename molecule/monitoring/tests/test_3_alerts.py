@@ -23,7 +23,8 @@ PLAY = """
   gather_facts: false
   vars:
     monitoring_prometheus: true
-    monitoring_targets: "{{ groups['fastapi_app'] | daoman.fastapi.monitoring_targets(hostvars, inventory_hostname) }}"
+    monitoring_targets: "{{ groups['fastapi_app']
+      | daoman.fastapi.monitoring_targets(hostvars, inventory_hostname, groups['fastapi_monitoring']) }}"
   roles:
     - daoman.fastapi.monitoring
 """
