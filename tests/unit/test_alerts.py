@@ -118,7 +118,8 @@ def test_targets_do_not_depend_on_the_order_of_the_inventory():
     items = targets(["a", "b"], HOSTS, "b")
     items.append({"job": "postgres", "instance": "db", "address": "db:9187", "labels": {"team": "x"}})
     assert listed.file_sd(items) == listed.file_sd(items[::-1])
-    assert {"targets": ["db:9187"], "labels": {"job": "postgres", "instance": "db", "team": "x"}} in listed.file_sd(items)
+    labels = {"job": "postgres", "instance": "db", "team": "x"}
+    assert {"targets": ["db:9187"], "labels": labels} in listed.file_sd(items)
 
 
 # -- Alertmanager -----------------------------------------------------------------------------------------------------
