@@ -22,6 +22,10 @@ JOURNAL_TIME = re.compile(rf"^(0|([1-9]\d*\s*{UNITS}\s*)+)$")
 RETENTION_SIZE = re.compile(r"^([1-9]\d*(KB|MB|GB|TB))?$")
 ENDPOINT = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9_.-]+):\d{1,5}$")
 FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+DOMAIN = re.compile(r"^(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+$")
+USER = re.compile(r"^[A-Za-z0-9._-]+$")
+# crypt(3) with SHA-256, SHA-512 or bcrypt.
+HASHED = re.compile(r"^\$(5|6|2[aby])\$[./A-Za-z0-9$=]{20,}$")
 LABEL = re.compile(r"^[a-zA-Z_]\w*$")
 LOCAL = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|::1)$")
 AT_LEAST = {
@@ -242,7 +246,26 @@ def alertmanager(variables):
                 mend="Add it to monitoring_alertmanager_receivers")
 
 
+def access(variables):
+    domain, users = (variables.get(f"monitoring_access_{key}") for key in ("domain", "users"))
+    if domain and not DOMAIN.match(domain):
+        yield problem("monitoring_access_domain", "is no name of a site, such as monitoring.example.com", domain)
+    if domain and not users:
+        yield problem("monitoring_access_users", "is needed with monitoring_access_domain", mend="Or anybody could see it")
+    for name, hashed in (users or {}).items():
+        where = join("monitoring_access_users", name)
+        if not USER.match(str(name)):
+            yield Problem(where, "is no name of a user: letters, digits, dots, hyphens and underscores")
+        elif not HASHED.match(str(hashed)):
+            yield Problem(where, "is no hashed password", mend="Make one with: openssl passwd -6")
+    for index, item in enumerate(variables.get("monitoring_access_allow") or []):
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            yield problem(join("monitoring_access_allow", index), "is no address or network", item)
+
+
 RULES = (
     at_least, resource_rules, shares, addresses, exporters, mounts, receivers, mail, log_settings,
-    prometheus, targets, thresholds, single_alerts, alertmanager,
+    prometheus, targets, thresholds, single_alerts, alertmanager, access,
 )

@@ -194,9 +194,7 @@ def test_a_unit_that_fails_is_told_with_the_labels_that_were_asked_for(everywher
                 lambda: str(query(host, 'node_systemd_unit_state{state="failed"} == 1')),
             )
         finally:
-            host.run(
-                "systemctl reset-failed fastapi-broken; rm /run/systemd/system/fastapi-broken.service"
-            )
+            host.run("systemctl reset-failed fastapi-broken; rm /run/systemd/system/fastapi-broken.service")
         until(lambda: told(host, "UnitFailed", "resolved", name="fastapi-broken.service"), 20, "the end was not told")
 
     everywhere(story)
@@ -243,6 +241,39 @@ def test_consoles_are_served_and_know_what_there_is(host, busy):
         if item.get("variable"):
             wanted = host.backend.hostname if item["variable"]["name"] == "instance" else "shop"
             assert f"<option>{wanted}</option>" in page
+
+
+# -- access -----------------------------------------------------------------------------------------------------------
+
+
+def through_nginx(host, path: str, *options: str) -> tuple[str, str]:
+    """Status and body of what a browser gets."""
+    name = "monitoring.example.com"
+    done = host.run(
+        f"curl -sSk -w '\\n%{{http_code}}' --resolve {name}:443:127.0.0.1 {' '.join(options)} https://{name}{path}"
+    )
+    body, _line, status = done.stdout.rpartition("\n")
+    return status, body
+
+
+@pytest.mark.parametrize(
+    "path", ["/prometheus/api/v1/query?query=up", "/prometheus/consoles/app.html", "/alertmanager/api/v2/alerts"]
+)
+def test_people_need_a_password(host, path):
+    assert through_nginx(host, path)[0] == "401"
+    assert through_nginx(host, path, "--user ops:wrong")[0] == "401"
+    status, body = through_nginx(host, path, "--user ops:s33d-of-the-people")
+    assert status == "200" and body, body[:300]
+
+
+def test_the_way_in_is_the_overview(host):
+    status, body = through_nginx(host, "/", "--user ops:s33d-of-the-people", "--location")
+    assert status == "200" and "<title>Overview</title>" in body
+
+
+def test_only_nginx_can_read_who_may_see_it(host):
+    file = host.file("/etc/fastapi/monitoring.htpasswd")
+    assert (file.user, file.group, file.mode) == ("root", "www-data", 0o640)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
