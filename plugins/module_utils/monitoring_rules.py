@@ -265,7 +265,16 @@ def access(variables):
             yield problem(join("monitoring_access_allow", index), "is no address or network", item)
 
 
+def grafana(variables):
+    if variables.get("monitoring_grafana") and not variables.get("monitoring_grafana_admin_password"):
+        yield Problem(
+            "monitoring_grafana_admin_password", "is needed with monitoring_grafana", mend="Or it would be 'admin'")
+    value = variables.get("monitoring_grafana_repository")
+    if value and not value.startswith("https://"):
+        yield problem("monitoring_grafana_repository", "must be an address of https", value)
+
+
 RULES = (
     at_least, resource_rules, shares, addresses, exporters, mounts, receivers, mail, log_settings,
-    prometheus, targets, thresholds, single_alerts, alertmanager, access,
+    prometheus, targets, thresholds, single_alerts, alertmanager, access, grafana,
 )

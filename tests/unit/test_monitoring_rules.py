@@ -86,6 +86,8 @@ def test_sound_settings_pass(variables):
         ({"access_domain": "m.example.com"}, "access_users", "is needed"),
         ({"access_users": {"a:b": HASHED}}, "access_users['a:b']", "no name of a user"),
         ({"access_users": {"ops": "open sesame"}}, "access_users.ops", "no hashed password"),
+        ({"grafana": True}, "grafana_admin_password", "is needed"),
+        ({"grafana_repository": "http://mirror.example.com"}, "grafana_repository", "https"),
         ({"access_allow": ["home"]}, "access_allow[0]", "no address or network"),
         ({"resources_queue": 0}, "resources_queue", "at least 1"),
         ({"logs_keep": 0}, "logs_keep", "at least 1"),
