@@ -25,8 +25,11 @@ PLAY = """
     monitoring_prometheus: true
     monitoring_targets: "{{ groups['fastapi_app']
       | daoman.fastapi.monitoring_targets(hostvars, inventory_hostname, groups['fastapi_monitoring']) }}"
-  roles:
-    - daoman.fastapi.monitoring
+  tasks:
+    - ansible.builtin.import_role: {name: daoman.fastapi.monitoring, tasks_from: validate}
+    - ansible.builtin.import_role: {name: daoman.fastapi.monitoring, tasks_from: before_packages}
+    - ansible.builtin.import_role: {name: daoman.fastapi.monitoring, tasks_from: prometheus}
+    - ansible.builtin.import_role: {name: daoman.fastapi.monitoring, tasks_from: alertmanager}
 """
 
 
@@ -101,16 +104,19 @@ def test_the_tools_agree_with_what_is_installed(host):
     host.check_output("amtool check-config /etc/prometheus/fastapi-alertmanager/alertmanager.yml")
 
 
-def test_every_alert_fires_when_it_should_and_only_then(host, tmp_path):
+def test_every_alert_fires_when_it_should_and_only_then(everywhere, tmp_path):
     alert_tests.write(tmp_path / "alerts")
-    folder = "/root/alerts"
-    host.run(f"rm -rf {folder}")
-    subprocess.run(
-        ["docker", "cp", str(tmp_path / "alerts"), f"{host.backend.hostname}:{folder}"], check=True, capture_output=True
-    )
-    done = host.run(f"cd {folder} && promtool test rules *.test.yml")
-    assert done.rc == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout.count("SUCCESS") >= len(alert_tests.CASES)
+
+    def story(host):
+        folder = "/root/alerts"
+        host.run(f"rm -rf {folder}")
+        copy = ["docker", "cp", str(tmp_path / "alerts"), f"{host.backend.hostname}:{folder}"]
+        subprocess.run(copy, check=True, capture_output=True)
+        done = host.run(f"cd {folder} && promtool test rules *.test.yml")
+        assert done.rc == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert done.stdout.count("SUCCESS") >= len(alert_tests.CASES)
+
+    everywhere(story)
 
 
 @pytest.mark.parametrize("unit", ["prometheus", "prometheus-alertmanager"])
