@@ -10,8 +10,8 @@ short_description: The site by which people see Prometheus and Alertmanager
 version_added: 0.3.0
 author: The daoman.fastapi contributors (@daoman)
 description:
-  - Makes an element of C(nginx_sites) that asks for a password, with C(/prometheus/), C(/alertmanager/) and C(/grafana/).
-    C(/) leads to the console with the overview.
+  - Makes an element of C(nginx_sites) that asks for a password, with C(/prometheus/), C(/alertmanager/) and
+    C(/grafana/). C(/) leads to the console with the overview.
 positional: watches, allow
 options:
   _input:

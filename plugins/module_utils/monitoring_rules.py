@@ -251,7 +251,8 @@ def access(variables):
     if domain and not DOMAIN.match(domain):
         yield problem("monitoring_access_domain", "is no name of a site, such as monitoring.example.com", domain)
     if domain and not users:
-        yield problem("monitoring_access_users", "is needed with monitoring_access_domain", mend="Or anybody could see it")
+        yield Problem(
+            "monitoring_access_users", "is needed with monitoring_access_domain", mend="Or anybody could see it")
     for name, hashed in (users or {}).items():
         where = join("monitoring_access_users", name)
         if not USER.match(str(name)):
