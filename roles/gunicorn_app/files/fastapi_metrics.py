@@ -200,14 +200,14 @@ class Metrics:
 
     async def run(self):
         while True:
-            for _ in self.flush():
+            for _datagram in self.flush():
                 await asyncio.sleep(0)
             await asyncio.sleep(INTERVAL)
 
     def end(self):
         """The last of it. A listener that has much to do has a moment for it."""
         self.state, self.in_flight, self.streams = "", 0, dict.fromkeys(self.streams, 0)
-        for _ in range(10):
+        for _try in range(10):
             for _datagram in self.flush():
                 pass
             if not self.requests or not os.path.exists(self.send.__self__.path):

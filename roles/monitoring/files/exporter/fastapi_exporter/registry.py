@@ -130,7 +130,7 @@ class Registry:
         for name, found in list(self.series.items()):
             gauge = self.kinds[name] == "gauge"
             for labels, (_value, seen) in list(found.items()):
-                if now - seen > (FRESH if gauge and any(key == "worker" for key, _ in labels) else REMEMBERED):
+                if now - seen > (FRESH if gauge and any(key == "worker" for key, _label in labels) else REMEMBERED):
                     del found[labels]
                     self.size -= 1
             if not found:

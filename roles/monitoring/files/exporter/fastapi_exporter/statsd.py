@@ -53,7 +53,7 @@ def parse(line):
         elif part.startswith("#"):
             labels = tags(part[1:])
     found = [(number(value), value[:1] in "+-") for value in values]
-    if kind == "c" and any(value < 0 for value, _ in found):
+    if kind == "c" and any(value < 0 for value, _relative in found):
         raise ValueError(line)
     return name, kind, found, max(round(1 / rate), 1), labels
 
