@@ -31,7 +31,8 @@ class Webhook(http.server.BaseHTTPRequestHandler):
 
 class Mailbox:
     async def handle_DATA(self, server, session, envelope):
-        note(kind="mail", to=envelope.rcpt_tos, text=envelope.content.decode("utf-8", "replace"))
+        kind = "mail" if "ops@example.com" in envelope.rcpt_tos else "alert-mail"
+        note(kind=kind, to=envelope.rcpt_tos, text=envelope.content.decode("utf-8", "replace"))
         return "250 OK"
 
 
