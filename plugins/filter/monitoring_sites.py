@@ -10,9 +10,9 @@ short_description: The site by which people see Prometheus and Alertmanager
 version_added: 0.3.0
 author: The daoman.fastapi contributors (@daoman)
 description:
-  - Makes an element of C(nginx_sites) that asks for a password, with C(/prometheus/), C(/alertmanager/) and
-    C(/grafana/). C(/) leads to the console with the overview.
-positional: watches, allow
+  - Makes an element of C(nginx_sites) that asks for a password, with C(/prometheus/), C(/alertmanager/) and,
+    where it is there, C(/grafana/). C(/) leads to the console with the overview.
+positional: watches, allow, grafana
 options:
   _input:
     description: The name of the site. There is none where it is empty.
@@ -27,6 +27,10 @@ options:
     type: list
     elements: str
     default: []
+  grafana:
+    description: Whether there is Grafana.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -46,7 +50,7 @@ USERS = "/etc/fastapi/monitoring.htpasswd"
 POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
 
 
-def monitoring_sites(domain, watches, allow=()):
+def monitoring_sites(domain, watches, allow=(), grafana=False):
     if not domain or not watches:
         return []
     guard = ['auth_basic "Monitoring";', f"auth_basic_user_file {USERS};"]
@@ -58,13 +62,15 @@ def monitoring_sites(domain, watches, allow=()):
             f"location {path} {{\n    {inner}\n    include snippets/proxy.conf;\n"
             f"    proxy_pass http://127.0.0.1:{port};\n}}\n")
 
-    extra = "location = / { return 302 /prometheus/consoles/index.html; }\n"
+    extra = "location = / { return 302 /prometheus/consoles/index.html; }\n" + location("/alertmanager/", 9093)
+    if grafana:
+        extra += location("/grafana/", 3000)
     return [{
         "name": NAME,
         "domain": domain,
         "upstream": {"servers": [{"address": "127.0.0.1:9090"}]},
         "location_extra": "\n".join(guard) + "\n",
-        "extra": extra + location("/alertmanager/", 9093) + location("/grafana/", 3000),
+        "extra": extra,
         "content_security_policy": POLICY,
     }]
 

@@ -9,7 +9,12 @@ import os
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.daoman.fastapi.plugins.filter import alert_rules, monitoring_targets, secrets_in
+from ansible_collections.daoman.fastapi.plugins.filter import (
+    alert_rules,
+    monitoring_sites,
+    monitoring_targets,
+    secrets_in,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils import alertmanager, alerts, spec
 from ansible_collections.daoman.fastapi.plugins.module_utils import monitoring_targets as listed
 from ansible_collections.daoman.fastapi.plugins.modules import prometheus_config
@@ -120,6 +125,27 @@ def test_targets_do_not_depend_on_the_order_of_the_inventory():
     assert listed.file_sd(items) == listed.file_sd(items[::-1])
     labels = {"job": "postgres", "instance": "db", "team": "x"}
     assert {"targets": ["db:9187"], "labels": labels} in listed.file_sd(items)
+
+
+# -- access -----------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_site_without_a_name_or_prometheus():
+    assert monitoring_sites.monitoring_sites("", True) == monitoring_sites.monitoring_sites("m.example.com", False) == []
+
+
+def test_every_way_in_asks_for_a_password_and_minds_the_address():
+    (site,) = monitoring_sites.monitoring_sites("m.example.com", True, ["10.0.0.0/8"], True)
+    blocks = [*site["extra"].split("location ")[2:], site["location_extra"]]
+    assert len(blocks) == 3
+    for block in blocks:
+        assert "auth_basic_user_file /etc/fastapi/monitoring.htpasswd;" in block
+        assert "allow 10.0.0.0/8;" in block and "deny all;" in block
+
+
+def test_without_grafana_nothing_leads_there():
+    (site,) = monitoring_sites.monitoring_sites("m.example.com", True)
+    assert "grafana" not in site["extra"] and "deny all" not in site["extra"]
 
 
 # -- Alertmanager -----------------------------------------------------------------------------------------------------
