@@ -131,7 +131,8 @@ def test_targets_do_not_depend_on_the_order_of_the_inventory():
 
 
 def test_there_is_no_site_without_a_name_or_prometheus():
-    assert monitoring_sites.monitoring_sites("", True) == monitoring_sites.monitoring_sites("m.example.com", False) == []
+    assert monitoring_sites.monitoring_sites("", True) == []
+    assert monitoring_sites.monitoring_sites("m.example.com", False) == []
 
 
 def test_every_way_in_asks_for_a_password_and_minds_the_address():
