@@ -38,7 +38,7 @@ def off(tmp_path_factory):
 
 def test_what_is_switched_off_is_removed(host, off):
     # Of troubleshooting the files; of the others files and units, and then the units of Debian's exporters.
-    assert off[0] == ["6", "6"]
+    assert off[0] == ["7", "7"]
     for path in (
         "/usr/local/sbin/troubleshoot.sh",
         "/usr/local/lib/fastapi/troubleshoot",
@@ -58,6 +58,7 @@ def test_exporters_that_are_switched_off_do_not_listen(host, off):
     assert not [port for port in (4040, 9100, 9102, 9113) if f":{port} " in listening]
     for unit in ("prometheus-node-exporter", "prometheus-nginx-exporter"):
         assert not host.service(unit).is_running and not host.service(unit).is_enabled
+        assert host.run("systemctl is-failed %s", unit).stdout.strip() == "inactive"
         assert not host.file(f"/etc/systemd/system/{unit}.service.d/50-fastapi.conf").exists
     for path in ("/usr/local/lib/fastapi/exporter", "/run/fastapi-metrics/statsd.sock"):
         assert not host.file(path).exists, path
