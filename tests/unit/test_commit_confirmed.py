@@ -75,6 +75,15 @@ def test_a_change_is_taken_back(change, by):
     assert change.outcome()["by"] == by and change.read() is None
 
 
+def test_a_host_that_goes_down_while_it_settles_a_change_is_armed_as_long_as_that_is_pending(change, monkeypatch):
+    pending = []
+    monkeypatch.setattr(commit_confirmed, "disarm", lambda id_, by: pending.append(change.read()))
+    staged(change, {"/etc/a": "new"})
+    change.apply("a1")
+    change.restore("a1", "operator")
+    assert pending == [None]
+
+
 def test_what_does_not_take_is_taken_back_at_once(change):
     write(change, "a", "old")
     staged(change, {"/etc/a": "new"}, activate=[["sh", "-c", "echo it is broken; exit 3"]])

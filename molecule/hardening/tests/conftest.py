@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import signal
 import subprocess
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -125,14 +127,16 @@ class Fleet:
 
     def killed(self, changes: dict, host: str) -> None:
         """A run whose controller dies as soon as the change is made."""
+        mark = f"RUN_TO_BE_KILLED={uuid.uuid4()}"
         process = subprocess.Popen(self.command(changes, hosts=(host,)), stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment,
-                                   start_new_session=True)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=self.environment | dict([mark.split("=")]))
         try:
             until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 60)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            # Ansible's workers are in sessions of their own and would go on, and so would the connections of ssh.
+            while kill_marked(mark.encode()):
+                process.wait()
 
     def inside(self, host: str, script: str) -> subprocess.CompletedProcess:
         return run(host, script)
@@ -167,6 +171,17 @@ def each(function) -> list:
     """What it returns for each host, all at once."""
     with ThreadPoolExecutor() as pool:
         return list(pool.map(function, HOSTS))
+
+
+def kill_marked(mark: bytes) -> int:
+    """Kill the processes that have this in their environment; how many there were."""
+    killed = 0
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark in environment.read_bytes():
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def until(condition, seconds: float) -> float:

@@ -109,10 +109,16 @@ class Change:
         sync(self.state)
 
     @contextlib.contextmanager
-    def locked(self, id_):
-        """The pending change, held against everybody else who would decide on it."""
+    def alone(self):
+        """Held against everybody else who would arm, or decide on, a change."""
         with open(os.path.join(self.state, "lock"), "w", encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def locked(self, id_):
+        """The pending change, held."""
+        with self.alone():
             change = self.read()
             if change is None or change["id"] != id_:
                 raise ChangeError(f"The change {id_} is no longer pending.")
@@ -174,13 +180,14 @@ class Change:
         }
         write(os.path.join(self.state, "outcome.json.new"), json.dumps(outcome, indent=1).encode(), 0o600)
         os.replace(os.path.join(self.state, "outcome.json.new"), os.path.join(self.state, "outcome.json"))
-        disarm(change["id"], outcome["by"])
         attempt(run, [] if outcome["by"] == "boot" else change["settle"])
-        # One rename, so that nobody finds half of it.
+        # One rename, so that nobody finds half of it. A host that goes down before it restores again at its boot, so
+        # only then is it disarmed.
         gone = self.pending + ".gone"
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(self.pending, gone)
         sync(self.state)
+        disarm(change["id"], outcome["by"])
         shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -277,9 +284,11 @@ def main(argv):
     failure = ""
     try:
         if verb == "stage":
-            change.stage(**json.load(sys.stdin))
+            given = json.load(sys.stdin)
             try:
-                arm(id_, change.read()["window"])
+                with change.alone():
+                    change.stage(**given)
+                    arm(id_, change.read()["window"])
             except ChangeError:
                 change.restore(id_, "host")
                 raise
