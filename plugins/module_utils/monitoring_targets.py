@@ -17,7 +17,8 @@ class TargetsError(ValueError):
     """A host cannot be asked."""
 
 
-def _is_local(address):
+def is_local(address):
+    """Whether only the host itself reaches this address."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -43,7 +44,7 @@ def targets(hosts, addresses, here, jobs=tuple(PORTS)):
         address = addresses.get(host)
         if not address:
             continue
-        if host != here and _is_local(address):
+        if host != here and is_local(address):
             raise TargetsError(
                 f"{here} cannot ask {host}, whose exporters listen on {address}, for itself alone. Set "
                 f"monitoring_exporters_address of {host} to its private address, or its monitoring_exporters to false."

@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.filter import (
     alert_rules,
+    monitoring_addresses,
     monitoring_sites,
     monitoring_targets,
     secrets_in,
@@ -125,6 +126,13 @@ def test_targets_do_not_depend_on_the_order_of_the_inventory():
     assert listed.file_sd(items) == listed.file_sd(items[::-1])
     labels = {"job": "postgres", "instance": "db", "team": "x"}
     assert {"targets": ["db:9187"], "labels": labels} in listed.file_sd(items)
+
+
+def test_a_firewall_lets_those_ask_who_watch_from_elsewhere():
+    hosts = {**HOSTS, "m": {"ansible_host": "203.0.113.9", "monitoring_exporters_address": "10.0.0.9"}, "n": {}}
+    assert monitoring_addresses.monitoring_addresses(["a", "m", "n"], hosts, "a") == ["10.0.0.9", "203.0.113.9", "n"]
+    assert monitoring_addresses.monitoring_addresses(["m"], hosts, "n") == [], "it listens on a loopback address"
+    assert monitoring_addresses.monitoring_addresses(["m"], hosts | {"a": {"monitoring_exporters": False}}, "a") == []
 
 
 # -- access -----------------------------------------------------------------------------------------------------------
