@@ -103,6 +103,8 @@ class Users:
         try:
             yield tallies
             self.settle()
+            for load in self.loads.values():
+                load.answered()  # what was sent in between may fail late
         finally:
             self.begin("between the tests")
 

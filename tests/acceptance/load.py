@@ -355,6 +355,7 @@ class Load:
         self.tally = Tally("start")
         self.tallies: list[Tally] = []
         self.began = time.monotonic()
+        self._under_way: dict[object, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -387,6 +388,14 @@ class Load:
         while self.tally.requests < requests:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {self.tally.requests} of {requests} requests in {seconds} s")
+            time.sleep(0.05)
+
+    def answered(self, seconds: float = 60) -> None:
+        """Until all requests have ended that are under way now; they count in the phase in which they end."""
+        now = time.monotonic()
+        while any(began <= now for began in [*self._under_way.values()]):
+            if time.monotonic() > now + seconds:
+                raise TimeoutError(f"requests of {seconds} s ago are still under way")
             time.sleep(0.05)
 
     # the users themselves
@@ -451,11 +460,13 @@ class Load:
 
     async def _counted(self, what: str, user) -> None:
         """One request of a user; how it ended, and how long it took."""
-        started = time.monotonic()
+        started = self._under_way[user] = time.monotonic()
         try:
             await user
         except Broken as broken:
             self.tally.failures.append(self._note(what, broken))
+        finally:
+            del self._under_way[user]
         self.tally.latencies[what].append(time.monotonic() - started)
 
     async def _fast(self, keep: bool) -> None:

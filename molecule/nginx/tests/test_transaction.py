@@ -108,6 +108,7 @@ def first_run(operated):
         " && mv /tmp/manifest.json /var/lib/fastapi/nginx && systemctl restart nginx")
 
 
+@pytest.mark.either_host
 def test_a_first_run_that_is_refused_leaves_debians_nginx_as_it_was(first_run):
     before = first_run.tree(), first_run.master(), first_run.workers()
     assert "sites-enabled/default" in before[0]
@@ -130,6 +131,7 @@ def test_check_mode_shows_the_diff_and_changes_nothing(intact):
     assert not intact.host.file("/var/lib/nginx/cache-new").exists
 
 
+@pytest.mark.either_host
 def test_a_port_that_is_taken_is_noticed_and_undone(intact):
     """nginx's own test does not see it, and the reload reports success."""
     intact.host.check_output("systemd-run --unit=squatter --collect python3 -m http.server 8081 --bind 0.0.0.0")
@@ -154,6 +156,7 @@ def test_a_change_is_swapped_in_in_one_step_and_loaded_by_a_reload(nginx):
     assert "keepalive_timeout 64s;" in nginx.host.file("/etc/nginx/nginx.conf").content_string
 
 
+@pytest.mark.either_host
 def test_a_site_that_is_gone_is_gone(operated):
     operated.applied(nginx_sites=SITES[:1])
     host = operated.host
@@ -201,6 +204,7 @@ def test_files_of_the_users_can_be_removed(operated, foreign):
     assert operated.ask("http://localhost:8082/").status == 0
 
 
+@pytest.mark.either_host
 def test_what_was_changed_by_hand_is_put_right(nginx):
     before = nginx.tree()
     nginx.host.check_output("cd /etc/nginx && echo '#' >> nginx.conf && rm sites-enabled/shop.conf")
@@ -230,6 +234,7 @@ def test_a_certificate_that_was_replaced_is_loaded_and_a_second_run_reloads_noth
     assert (nginx.tree(), nginx.master(), nginx.workers()) == loaded
 
 
+@pytest.mark.either_host
 def test_a_mount_inside_the_tree_is_left_in_place(operated):
     """The tree cannot be exchanged as a whole then, and is swapped file by file."""
     nginx, host = operated, operated.host

@@ -134,6 +134,7 @@ def test_a_missing_command_does_not_reach_the_disk(units):
     assert units.text("bad.service") is None
 
 
+@pytest.mark.either_host
 def test_a_missing_command_is_only_a_warning_in_check_mode(units):
     done = units.run(service("bad.service", "/usr/bin/no-such-thing"), arguments=("--check",))
     assert done.returncode == 0, done.stdout
@@ -147,6 +148,7 @@ def test_too_exposed_a_service_does_not_reach_the_disk(units):
     assert units.text("bad.service") is None
 
 
+@pytest.mark.either_host
 def test_an_unknown_option_names_the_right_one(units):
     # Ansible's own check of the role's arguments comes first here
     done = units.run({**service("bad.service", "/usr/bin/true"), "profil": "strict"})
@@ -157,6 +159,7 @@ def test_an_unknown_option_names_the_right_one(units):
 # -- all or none ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_host
 @pytest.mark.parametrize("command", ["/usr/bin/false", "/usr/bin/sh -c 'echo about to fail; sleep 0.3; exit 3'"])
 def test_a_broken_start_leaves_the_running_version(units, command):
     units.applied(service("job.service", "/usr/bin/sleep infinity"))
@@ -168,6 +171,7 @@ def test_a_broken_start_leaves_the_running_version(units, command):
     assert "infinity" in units.show("job.service", "ExecStart")
 
 
+@pytest.mark.either_host
 def test_a_crash_loop_counts_as_a_broken_start(units):
     looping = service("job.service", "/usr/bin/false")
     looping["sections"]["Service"].update(Restart="always", RestartSec="100ms")
@@ -177,6 +181,7 @@ def test_a_crash_loop_counts_as_a_broken_start(units):
     assert units.show("job.service", "ActiveState") == "inactive"
 
 
+@pytest.mark.either_host
 def test_a_new_unit_that_does_not_start_leaves_nothing(host, units):
     units.taken_back(service("job.service", "/usr/bin/false"))
     assert units.text("job.service") is None
@@ -184,6 +189,7 @@ def test_a_new_unit_that_does_not_start_leaves_nothing(host, units):
     assert units.show("job.service", "LoadState") == "not-found"
 
 
+@pytest.mark.either_host
 def test_one_broken_unit_takes_the_others_back(units):
     units.applied(service("first.service", "/usr/bin/sleep 1001"), service("second.service", "/usr/bin/sleep 1002"))
     units.taken_back(service("first.service", "/usr/bin/sleep 2001"), service("second.service", "/usr/bin/false"),
@@ -194,6 +200,7 @@ def test_one_broken_unit_takes_the_others_back(units):
         assert units.show(name, "ActiveState") == "active"
 
 
+@pytest.mark.either_host
 def test_what_is_to_go_stays_where_its_successor_fails(units):
     units.applied(service("old.service", "/usr/bin/sleep infinity"))
     units.taken_back({"name": "old.service", "state": "absent"}, service("new.service", "/usr/bin/false"))
@@ -204,6 +211,7 @@ def test_what_is_to_go_stays_where_its_successor_fails(units):
 # -- changes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_host
 def test_only_what_changed_is_restarted(units):
     def run(seconds):
         units.applied(service("a.service", "/usr/bin/sleep 1001"), service("b.service", f"/usr/bin/sleep {seconds}"))
@@ -213,6 +221,7 @@ def test_only_what_changed_is_restarted(units):
     assert before[0] == after[0] and before[1] != after[1]
 
 
+@pytest.mark.either_host
 def test_a_file_that_systemd_has_not_read_is_read(host, units):
     """As an interrupted run leaves it: the new file is there, the old one runs."""
     units.applied(service("job.service", "/usr/bin/sleep 1001"))
@@ -223,6 +232,7 @@ def test_a_file_that_systemd_has_not_read_is_read(host, units):
     assert "1002" in host.check_output(f"tr '\\0' ' ' < /proc/{pid}/cmdline")
 
 
+@pytest.mark.either_host
 def test_a_unit_that_replaces_a_running_one_of_a_package_is_restarted(host, units):
     host.check_output("printf '[Service]\nExecStart=/usr/bin/sleep 1001\n' > /usr/lib/systemd/system/job.service")
     host.check_output("systemctl daemon-reload && systemctl start job.service")
@@ -236,6 +246,7 @@ def test_a_unit_that_replaces_a_running_one_of_a_package_is_restarted(host, unit
         host.check_output("rm /usr/lib/systemd/system/job.service")
 
 
+@pytest.mark.either_host
 def test_a_changed_socket_is_restarted_with_its_running_service(host, units):
     def run(path):
         return units.applied(
@@ -252,6 +263,7 @@ def test_a_changed_socket_is_restarted_with_its_running_service(host, units):
     assert units.show("held.service", "ActiveState") == "active"
 
 
+@pytest.mark.either_host
 def test_a_changed_install_section_moves_the_links(host, units):
     unit = service("job.service", "/usr/bin/sleep infinity")
     units.applied(unit)
@@ -262,6 +274,7 @@ def test_a_changed_install_section_moves_the_links(host, units):
     assert not host.file(wants.format("multi-user")).exists
 
 
+@pytest.mark.either_host
 def test_stopped_units_stop_and_do_not_start_at_boot(units):
     units.applied(service("job.service", "/usr/bin/sleep infinity"))
     units.applied(service("job.service", "/usr/bin/sleep infinity", state="stopped", enabled=False))
@@ -269,6 +282,7 @@ def test_stopped_units_stop_and_do_not_start_at_boot(units):
     assert units.show("job.service", "UnitFileState") == "disabled"
 
 
+@pytest.mark.either_host
 def test_absent_takes_drop_ins_links_and_instances_along(host, units):
     template = {"name": "many@.service", "sections": {
         "Service": {"ExecStart": "/usr/bin/sleep infinity"}, "Install": {"WantedBy": "multi-user.target"}}}
