@@ -93,6 +93,7 @@ def test_what_nginx_answers_by_itself_is_at_the_edge_only(metrics):
     assert increase(before["app"], after["app"]) == {}
 
 
+@pytest.mark.either_host
 def test_durations_are_counted_with_the_requests(metrics):
     metrics.ask("/slow?", 1)
     time.sleep(3)
@@ -116,6 +117,7 @@ def test_workers_are_known_by_their_state(metrics):
     assert metrics.sums("app", "fastapi_http_requests_in_flight", "app") == {"shop": 0}
 
 
+@pytest.mark.either_host
 def test_a_worker_that_is_killed_is_counted_and_another_takes_its_place(metrics):
     def exits():
         return metrics.sums("app", "fastapi_worker_exits_total", "reason", app="shop")
@@ -128,6 +130,7 @@ def test_a_worker_that_is_killed_is_counted_and_another_takes_its_place(metrics)
     test_workers_are_known_by_their_state(metrics)
 
 
+@pytest.mark.either_host
 def test_no_request_is_lost_while_the_exporters_restart(metrics):
     before = metrics.by_status()
     restarting = (
@@ -146,6 +149,7 @@ def test_no_request_is_lost_while_the_exporters_restart(metrics):
     assert {side: increase(before[side], after[side]) for side in after} == {"app": sent, "edge": sent}
 
 
+@pytest.mark.either_host
 def test_no_request_is_lost_or_slowed_without_the_exporter(metrics):
     before = metrics.by_status()
     units = "fastapi-apps-exporter.socket fastapi-apps-exporter.service"
@@ -161,6 +165,7 @@ def test_no_request_is_lost_or_slowed_without_the_exporter(metrics):
     assert increase(before["app"], after["app"]) == sent
 
 
+@pytest.mark.either_host
 def test_a_rotation_of_logs_loses_no_request(metrics):
     before = metrics.by_status()["edge"]
     metrics.host.check_output(
@@ -337,6 +342,7 @@ def test_own_metrics_of_an_app_are_one_line(metrics):
     assert metrics.sums("app", "orders_total", "plan") == {"pro": before + 2}
 
 
+@pytest.mark.either_host
 def test_a_flood_of_names_is_bounded_and_counted(metrics):
     script = """
 import socket
