@@ -11,8 +11,8 @@ version_added: 0.3.0
 author: The daoman.fastapi contributors (@daoman)
 description:
   - Lists the addresses of the hosts that ask the exporters of another one, as C(hardening_monitors).
-  - These are what C(ansible_host) says of each, or else its name, and its C(monitoring_exporters_address), as it may
-    ask from its private address.
+  - That is its own C(monitoring_exporters_address), as it asks from its private address. Where that is a loopback
+    address, it is what C(ansible_host) says, or else its name.
   - Nobody asks exporters that are off or bound to a loopback address.
 positional: hostvars, here
 options:
@@ -53,8 +53,8 @@ def monitoring_addresses(watchers, hostvars, here):
     for host in watchers:
         if host != here:
             own = address_of(hostvars[host]) or "localhost"
-            found += [hostvars[host].get("ansible_host", host), *([] if is_local(own) else [own])]
-    return sorted(set(found))
+            found.append(hostvars[host].get("ansible_host", host) if is_local(own) else own)
+    return found
 
 
 class FilterModule:

@@ -129,8 +129,9 @@ def test_targets_do_not_depend_on_the_order_of_the_inventory():
 
 
 def test_a_firewall_lets_those_ask_who_watch_from_elsewhere():
-    hosts = {**HOSTS, "m": {"ansible_host": "203.0.113.9", "monitoring_exporters_address": "10.0.0.9"}, "n": {}}
-    assert monitoring_addresses.monitoring_addresses(["a", "m", "n"], hosts, "a") == ["10.0.0.9", "203.0.113.9", "n"]
+    hosts = {**HOSTS, "m": {"ansible_host": "203.0.113.9", "monitoring_exporters_address": "10.0.0.9"},
+             "n": {}, "o": {"ansible_host": "203.0.113.8"}}
+    assert monitoring_addresses.monitoring_addresses([*"amno"], hosts, "a") == ["10.0.0.9", "n", "203.0.113.8"]
     assert monitoring_addresses.monitoring_addresses(["m"], hosts, "n") == [], "it listens on a loopback address"
     assert monitoring_addresses.monitoring_addresses(["m"], hosts | {"a": {"monitoring_exporters": False}}, "a") == []
 
