@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of options, in the roles' READMEs and docs/fastapi_apps.md, from the argument specs.
+"""Writes the tables of options, in the roles' READMEs and docs/fastapi_apps.md, from the specs; and dashboards.
 
 With --check it writes nothing, and fails if a table is not what the specs say.
 """
@@ -14,6 +14,10 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import dashboards  # noqa: E402 - the path comes first
+
 BEGIN = "<!-- begin of the table made by scripts/docs.py from meta/argument_specs.yml -->"
 END = "<!-- end of the table -->"
 # Longer defaults would make the table unreadable.
@@ -129,7 +133,7 @@ def documents() -> dict[Path, str]:
         options = points["main"].get("options") or {}
         wanted[readme] = with_table(text, table(options))
     wanted[APPS] = with_table(APPS_TEXT, table(apps_options()))
-    return wanted
+    return {**wanted, **dashboards.documents()}
 
 
 def main() -> int:

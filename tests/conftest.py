@@ -11,4 +11,4 @@ HERE = str(Path(__file__).parent.parent / "collections" / "ansible_collections")
 ansible_collections.__path__ = [HERE, *ansible_collections.__path__]
 
 PROGRAMS = Path(__file__).parent.parent / "roles/monitoring/files"
-sys.path[:0] = [str(PROGRAMS / "troubleshoot"), str(PROGRAMS / "resources")]
+sys.path[:0] = [str(PROGRAMS / name) for name in ("troubleshoot", "resources", "exporter")]

@@ -42,7 +42,8 @@ class ActionModule(RenderingAction):
         if args["phase"] == "reach":
             return {**result, "changed": False, **self._reach(args)}
         variables = self._variables(args["role"], task_vars or {})
-        variables["harden_fleet"] = [address for name in args["fleet"] for address in addresses(name)]
+        for who, variable in (("fleet", "hardening_firewall.fleet_hosts"), ("monitors", "hardening_monitors")):
+            variables[f"harden_{who}"] = [address for name in args[who] for address in addresses(name, variable)]
         for item in args["files"]:
             if item["template"]:
                 item["content"] = self._render(item["template"], variables, item["path"])
@@ -179,8 +180,8 @@ class ActionModule(RenderingAction):
         return verdict(armed, problem, answer.get("outcome") or {}, back, time.monotonic() - started, self._operator())
 
 
-def addresses(name):
-    """The addresses of a host of the fleet, as the controller knows it."""
+def addresses(name, variable):
+    """The addresses of a host that a variable names, as the controller knows it."""
     try:
         return [str(ipaddress.ip_network(name, strict=False))]
     except ValueError:
@@ -189,7 +190,7 @@ def addresses(name):
         return sorted({item[4][0] for item in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
     except OSError as error:
         raise AnsibleActionFail(
-            f"hardening_firewall.fleet_hosts: '{name}' is no address, and the controller knows none of that name "
+            f"{variable}: '{name}' is no address, and the controller knows none of that name "
             f"({error}). Give addresses, or ansible_host in the inventory.") from error
 
 

@@ -116,7 +116,7 @@ class ActionModule(ActionBase):
             "files": {
                 "gunicorn.conf.py": arguments["config"],
                 "start.sh": arguments["start_script"],
-                "lib/fastapi_worker.py": arguments["worker"],
+                **{f"lib/{name}": text for name, text in arguments["lib"].items()},
             },
             "server_requirements": arguments["server_requirements"],
             "uv_version": arguments["uv_version"],

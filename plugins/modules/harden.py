@@ -79,6 +79,11 @@ options:
     type: list
     elements: str
     default: []
+  monitors:
+    description: The same of the hosts that may ask for metrics, for the templates as C(harden_monitors).
+    type: list
+    elements: str
+    default: []
   strict:
     description: Whether an RSA host key of less than 4096 bits is replaced.
     type: bool
@@ -222,6 +227,7 @@ ARGUMENTS = dict(
     role=dict(type="str", default="hardening"),
     allow=dict(type="list", elements="str", default=[]),
     fleet=dict(type="list", elements="str", default=[]),
+    monitors=dict(type="list", elements="str", default=[]),
     strict=dict(type="bool", default=False),
     restart_nginx=dict(type="bool", default=False),
     checks=dict(type="bool", default=True),

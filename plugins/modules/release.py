@@ -43,9 +43,9 @@ options:
     description: Text of C(start.sh).
     type: str
     required: true
-  worker:
-    description: Text of the worker's module, C(lib/fastapi_worker.py).
-    type: str
+  lib:
+    description: Text of the worker's modules by file name, such as C(fastapi_worker.py), in C(lib/).
+    type: dict
     required: true
   server_requirements:
     description: Pinned requirements of the server, each installed only where the app does not bring the package.
@@ -96,7 +96,7 @@ EXAMPLES = r"""
     app: "{{ app }}"
     config: "{{ lookup('ansible.builtin.template', 'gunicorn.conf.py.j2', template_vars={'app': app}) }}"
     start_script: "{{ lookup('ansible.builtin.template', 'start.sh.j2', template_vars={'app': app}) }}"
-    worker: "{{ lookup('ansible.builtin.file', 'fastapi_worker.py') }}"
+    lib: {fastapi_worker.py: "{{ lookup('ansible.builtin.file', 'fastapi_worker.py') }}"}
     uv_version: 0.13.9
 """
 

@@ -57,6 +57,10 @@ options:
         type: str
         choices: [restart, reload, none]
         default: restart
+      stale:
+        description: Whether something else of the unit has changed, such as a drop-in, which counts as its file does.
+        type: bool
+        default: false
       exposure_limit:
         description:
           - Highest exposure by C(systemd-analyze security) with which the service is installed, 0 (closed) to 10.
@@ -166,6 +170,7 @@ OPTIONS = {
     "state": {"type": "str", "choices": ["started", "stopped", "present", "absent"]},
     "enabled": {"type": "bool"},
     "on_change": {"type": "str", "choices": ["restart", "reload", "none"], "default": "restart"},
+    "stale": {"type": "bool", "default": False},
     "exposure_limit": {"type": "float"},
 }
 
@@ -341,8 +346,10 @@ class Units:
                 continue
             # a run that was interrupted, or an editor, leaves a file that systemd has not read
             unread = unit.installs and self.status[unit.name].get("NeedDaemonReload") == "yes"
-            changed = unit.changed or unread
-            if changed:
+            changed = unit.changed or unread or unit.options["stale"]
+            if unit.options["stale"]:
+                unit.actions.append("reread")
+            if unit.changed or unread:
                 unit.actions.append("updated" if unit.before is not None else "created")
             if unit.enabled is True and (
                 state not in ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias")
@@ -390,7 +397,7 @@ class Units:
             # what goes stops first, because what comes may want its port; it is removed last, for the way back
             for unit in gone:
                 self.stop([_instances(unit.name)])
-            if any({"created", "updated"}.intersection(unit.actions) for unit in self.units):
+            if any({"created", "updated", "reread"}.intersection(unit.actions) for unit in self.units):
                 self.daemon_reload()
             self.enable()
             self.start()

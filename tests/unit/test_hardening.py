@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.daoman.fastapi.plugins.action.harden import addresses, verdict
 from ansible_collections.daoman.fastapi.plugins.module_utils import hardening, spec
 from ansible_collections.daoman.fastapi.plugins.module_utils import rules as all_rules
@@ -181,8 +182,10 @@ def test_the_verdict_says_what_was_undone_and_why():
 
 
 def test_addresses_of_the_fleet():
-    assert addresses("192.0.2.7") == ["192.0.2.7/32"] and addresses("2001:db8::/32") == ["2001:db8::/32"]
-    assert "127.0.0.1" in addresses("localhost")
+    assert addresses("192.0.2.7", "x") == ["192.0.2.7/32"] and addresses("2001:db8::/32", "x") == ["2001:db8::/32"]
+    assert "127.0.0.1" in addresses("localhost", "x")
+    with pytest.raises(AnsibleActionFail, match=r"hardening_monitors: 'no-such\.invalid' is no address"):
+        addresses("no-such.invalid", "hardening_monitors")
 
 
 def test_the_answer_is_the_last_line():

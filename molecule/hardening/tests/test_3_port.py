@@ -46,19 +46,24 @@ def test_the_run_goes_on_at_the_new_port(fleet, probe):
         assert fleet.gets_in(host) and not fleet.gets_in(host, 2222)
 
 
-def test_ports_of_the_fleet_are_between_its_own_hosts(fleet, probe):
-    """Its hosts are those of the inventory, unless somebody says otherwise."""
-    first, second = HOSTS
+def test_ports_of_the_fleet_and_of_the_exporters(fleet, probe):
+    """Those are between the hosts of the inventory, unless somebody says otherwise; these are open to who watches."""
+    def reach(host: str, port: int) -> bool:
+        return fleet.inside(host, f"timeout 1 bash -c '</dev/tcp/{fleet.address(other[host])}/{port}'").returncode == 0
+
+    other = dict([HOSTS, HOSTS[::-1]])
     for host in HOSTS:
-        fleet.output(host, "systemd-run --quiet --collect --unit=listener python3 -m http.server 9100")
-    reaches = "timeout 1 bash -c '</dev/tcp/{}/9100'"
+        for port in (8000, 9100):
+            fleet.output(host, f"systemd-run --quiet --collect --unit=listener{port} python3 -m http.server {port}")
     try:
-        assert fleet.inside(second, reaches.format(fleet.address(first))).returncode != 0
-        fleet.hardened({"hardening_firewall": {"fleet_ports": [9100]}})
-        assert fleet.inside(second, reaches.format(fleet.address(first))).returncode == 0
-        assert fleet.inside(first, reaches.format(fleet.address(second))).returncode == 0
-        assert not probe.reaches(fleet.address(first), 9100)
+        assert not any(reach(host, port) for host in HOSTS for port in (8000, 9100))
+        watcher = fleet.address("fastapi-hardening-probe")
+        fleet.hardened({"hardening_firewall": {"fleet_ports": [8000]}, "hardening_monitors": [watcher]})
+        for host in HOSTS:
+            assert reach(host, 8000) and not reach(host, 9100)
+            seen = [port for port in (8000, 9100) if probe.reaches(fleet.address(host), port)]
+            assert seen == [9100]
     finally:
         for host in HOSTS:
-            fleet.output(host, "systemctl stop listener")
+            fleet.output(host, "systemctl stop listener8000 listener9100")
         fleet.hardened()

@@ -22,14 +22,17 @@ class Webhook(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         note(kind=self.path.strip("/"), body=body, authorization=self.headers.get("Authorization"))
+        # As Slack answers: Alertmanager 0.28 takes nothing else for a success.
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", "2")
         self.end_headers()
+        self.wfile.write(b"ok")
 
 
 class Mailbox:
     async def handle_DATA(self, server, session, envelope):
-        note(kind="mail", to=envelope.rcpt_tos, text=envelope.content.decode("utf-8", "replace"))
+        kind = "mail" if "ops@example.com" in envelope.rcpt_tos else "alert-mail"
+        note(kind=kind, to=envelope.rcpt_tos, text=envelope.content.decode("utf-8", "replace"))
         return "250 OK"
 
 

@@ -56,7 +56,8 @@ def test_no_secret_is_in_any_report(doctor, diagnoses):
 STATE = r"""
 find /etc /srv /root /usr/local /var/lib /var/log /run /tmp -xdev \( \
     -path /run/systemd -o -path /run/log -o -path /var/log/journal -o -path /run/fastapi-resources \
-    -o -path '/var/lib/private/*' -o -name '*.access.log' \) -prune -o -printf '%p %s %m %U %T@ %C@\n' | sort
+    -o -path /run/received.jsonl -o -path '/var/lib/private/*' -o -path '/var/lib/prometheus/*' \
+    -o -name '*.access.log' \) -prune -o -printf '%p %s %m %U %T@ %C@\n' | sort
 systemctl list-units --plain --no-legend --all --type=service,socket,timer | grep -v run- | sort
 """
 

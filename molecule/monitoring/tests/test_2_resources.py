@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -253,6 +254,7 @@ def test_secrets_are_for_root_and_the_monitor_only(host):
     ]
     for place in places:
         assert SEED not in host.run("sh -c %s", place).stdout, place
-    found = host.check_output("grep --recursive --files-with-matches s33d /etc").split()
-    assert sorted(found) == [f"/etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token")]
-    assert {host.file(path).mode for path in found} == {0o600}
+    modes = host.check_output(f"grep --recursive --files-with-matches {SEED} /etc | sort | xargs stat --format '%a %n'")
+    # Those of Alertmanager and Prometheus are looked at by their own test.
+    found = [line for line in modes.splitlines() if not re.search("/alertmanager/|/prometheus/", line)]
+    assert found == [f"600 /etc/fastapi/credentials/{name}" for name in ("slack_url", "webhook_token")]

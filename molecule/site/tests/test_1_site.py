@@ -14,8 +14,9 @@ def unit(host, app: str, kind: str = "service") -> str:
     return names.split()[0]
 
 
-def test_only_http_and_https_listen_on_tcp(host):
-    listening = {line.split()[3] for line in host.check_output("ss -H -t -l -n").splitlines()}
+def test_only_http_and_https_listen_on_tcp_for_others(host):
+    addresses = {line.split()[3] for line in host.check_output("ss -H -t -l -n").splitlines()}
+    listening = {address for address in addresses if not address.startswith("127.0.0.1:")}
     assert listening == {"0.0.0.0:80", "0.0.0.0:443", "[::]:80", "[::]:443"}
 
 

@@ -247,6 +247,21 @@ def test_a_unit_that_replaces_a_running_one_of_a_package_is_restarted(host, unit
 
 
 @pytest.mark.either_host
+def test_a_unit_with_a_changed_drop_in_is_restarted(host, units):
+    """Of a unit that a package brings there is no file here that would tell of a change."""
+    units.applied(service("job.service", "/usr/bin/sleep 1001"))
+    host.check_output("mkdir /etc/systemd/system/job.service.d")
+    host.check_output("printf '[Service]\nNice=7\n' > /etc/systemd/system/job.service.d/50-nice.conf")
+    try:
+        units.applied({"name": "job.service", "state": "started"})
+        assert units.show("job.service", "Nice") == "0"
+        units.applied({"name": "job.service", "state": "started", "stale": True})
+        assert host.check_output(f"ps -o ni= -p {units.show('job.service', 'MainPID')}").strip() == "7"
+    finally:
+        host.check_output("rm -r /etc/systemd/system/job.service.d")
+
+
+@pytest.mark.either_host
 def test_a_changed_socket_is_restarted_with_its_running_service(host, units):
     def run(path):
         return units.applied(

@@ -22,6 +22,8 @@ Frameworks answer an unhandled exception with a 500, and then raise it for the l
 that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
 
 What is logged while a request is answered carries the id that nginx gave it, whether the app knows about ids or not.
+
+Requests are counted, and so is how workers end: `fastapi_metrics`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ import signal
 import sys
 import time
 
+import fastapi_metrics
 from gunicorn.arbiter import Arbiter
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
@@ -52,9 +55,16 @@ CLOSE = (b"connection", b"close")
 REQUEST_ID = contextvars.ContextVar("request_id", default="")
 
 
+# The master's. Workers inherit it and leave it alone.
+ENDS = fastapi_metrics.Ends()
+
+
 def child_exit(server, worker):
     """gunicorn's hook: with a worker that is gone goes the place that it may have asked for."""
     server.num_workers = max(server.num_workers - 1, server.cfg.workers)
+    if isinstance(worker, LameDuckWorker):
+        # The master closes its sockets before it stops its workers.
+        ENDS.count(server.cfg.proc_name, worker, stopping=not server.LISTENERS)
 
 
 class RequestId(logging.Filter):
@@ -144,6 +154,15 @@ class LameDuckServer(Server):
     # Whether another worker can be had for one that drains.
     replaceable = False
     recycled = False
+    metrics = None
+    note = None
+
+    async def startup(self, sockets=None):
+        await super().startup(sockets=sockets)
+        if self.started:
+            self.note.write("serving")
+            if self.metrics:
+                self.metrics.state = "serving"
 
     async def on_tick(self, counter):
         leave = await super().on_tick(counter)
@@ -158,6 +177,8 @@ class LameDuckServer(Server):
         return self.recycled
 
     async def shutdown(self, sockets=None):
+        if self.metrics:
+            self.metrics.state = "draining"
         for server in self.servers:
             server.close()
         for sock in sockets or []:
@@ -170,6 +191,10 @@ class LameDuckServer(Server):
             await super().shutdown(sockets=[])
         finally:
             heartbeat.cancel()
+            # Here, as uvicorn ends the process by the signal that it was told to stop by.
+            self.note.write("recycled" if self.recycled else "stopped")
+            if self.metrics:
+                self.metrics.end()
 
     def _prepare_recycling(self):
         if self.replaceable:
@@ -248,17 +273,34 @@ class LameDuckServer(Server):
 
 
 class LameDuckWorker(UvicornWorker):
+    def __init__(self, *args, **kwargs):
+        # In the master, before the worker is a process of its own.
+        self.note = fastapi_metrics.Note()
+        super().__init__(*args, **kwargs)
+
     async def _serve(self):
+        metrics = fastapi_metrics.of_worker(self.cfg.proc_name, os.environ.get("FASTAPI_RELEASE", ""))
         self.config.app = keeping_connections(self.wsgi)
+        if metrics:
+            self.config.app = fastapi_metrics.counted(self.config.app, metrics)
         if self.cfg.worker_connections:
             self.config.limit_concurrency = self.cfg.worker_connections
         # The master bounds a stop; nobody bounds a recycling, and one event stream would keep the worker's place.
         # Less than the master's own limit, so that what is cut is cut and counted here.
         self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LAST_SECONDS, 1)
         server = LameDuckServer(config=self.config)
+        server.metrics, server.note = metrics, self.note
         server.max_requests, self.config.limit_max_requests = self.config.limit_max_requests, None
         server.replaceable = self.cfg.child_exit is child_exit
         self._install_sigquit_handler()
-        await server.serve(sockets=self.sockets)
+        sending = asyncio.ensure_future(metrics.run()) if metrics else None
+        try:
+            await server.serve(sockets=self.sockets)
+        except BaseException:
+            self.note.write("error")
+            raise
+        finally:
+            if sending:
+                sending.cancel()
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)

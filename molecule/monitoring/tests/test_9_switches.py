@@ -15,7 +15,12 @@ PLAY = """
   roles:
     - daoman.fastapi.monitoring
 """
-OFF = {"monitoring_resources": False, "monitoring_troubleshoot": False, "monitoring_logs": False}
+OFF = {
+    "monitoring_resources": False,
+    "monitoring_troubleshoot": False,
+    "monitoring_exporters": False,
+    "monitoring_logs": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,8 @@ def off(tmp_path_factory):
 
 
 def test_what_is_switched_off_is_removed(host, off):
-    assert off[0] == ["3", "3"]
+    # Of troubleshooting the files; of the others files and units, and then the units of Debian's exporters.
+    assert off[0] == ["7", "7"]
     for path in (
         "/usr/local/sbin/troubleshoot.sh",
         "/usr/local/lib/fastapi/troubleshoot",
@@ -45,6 +51,17 @@ def test_what_is_switched_off_is_removed(host, off):
     ):
         assert not host.file(path).exists, path
     assert host.run("systemctl is-active fastapi-resources.service").stdout.strip() == "inactive"
+
+
+def test_exporters_that_are_switched_off_do_not_listen(host, off):
+    listening = host.check_output("ss -H -t -l -n")
+    assert not [port for port in (4040, 9100, 9102, 9113) if f":{port} " in listening]
+    for unit in ("prometheus-node-exporter", "prometheus-nginx-exporter"):
+        assert not host.service(unit).is_running and not host.service(unit).is_enabled
+        assert host.run("systemctl is-failed %s", unit).stdout.strip() == "inactive"
+        assert not host.file(f"/etc/systemd/system/{unit}.service.d/50-fastapi.conf").exists
+    for path in ("/usr/local/lib/fastapi/exporter", "/run/fastapi-metrics/statsd.sock"):
+        assert not host.file(path).exists, path
 
 
 def test_a_second_run_changes_nothing(off):
