@@ -399,7 +399,9 @@ def test_nginx_listens_on_80_and_443_and_for_this_host_where_it_tells_its_connec
     addresses = sorted(line.split()[3] for line in lines if '"nginx"' in line)
     assert addresses == ["0.0.0.0:443", "0.0.0.0:80", "127.0.0.1:8099", "[::]:443", "[::]:80"]
     assert "Active connections: " in host.check_output("curl -sS http://127.0.0.1:8099/stub_status")
-    assert host.check_output("curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:8099/") == "404"
+    asked = "curl -sS -o /dev/null -w '%{http_code}' http://127.0.0.1:8099"
+    assert host.check_output(f"{asked}/") == "404"
+    assert host.check_output(f"{asked}/stub_status --interface $(hostname -I)") == "403"
 
 
 def test_nginx_runs_and_starts_at_boot(host):
