@@ -228,6 +228,12 @@ server {
 """
 
 
+def test_a_firewall_is_not_asked_about_loopback_addresses():
+    listens = "listen 443; listen 127.0.0.1:8099; listen [::1]:8099; listen localhost:8098; listen 10.0.0.1:8097;"
+    (server,) = parse.nginx_site(f"server {{ {listens} }}")["servers"]
+    assert (server["ports"], server["outer_ports"]) == ([443, 8097, 8098, 8099], [443, 8097])
+
+
 def test_a_site_is_read():
     site = parse.nginx_site(SITE)
     plain, tls = site["servers"]

@@ -15,12 +15,12 @@ SHOP = "curl --silent --show-error --insecure --resolve shop.example.com:443:127
 @pytest.fixture
 def listener(host):
     """A program that listens on a port which nobody opened."""
-    host.check_output("systemd-run --quiet --collect --unit=listener python3 -m http.server 9100")
+    host.check_output("systemd-run --quiet --collect --unit=listener python3 -m http.server 9200")
     for _ in range(50):
-        if host.socket("tcp://0.0.0.0:9100").is_listening:
+        if host.socket("tcp://0.0.0.0:9200").is_listening:
             break
         time.sleep(0.1)
-    yield 9100
+    yield 9200
     host.check_output("systemctl stop listener")
 
 
@@ -28,7 +28,7 @@ def test_only_what_is_served_can_be_reached(host, probe, fleet, listener):
     address = fleet.address(host.backend.hostname)
     assert [port for port in (22, 80, 443, listener, 8000) if probe.reaches(address, port)] == [22, 80, 443]
     # What is dropped is dropped because of the firewall.
-    host.check_output("nft insert rule inet fastapi input tcp dport 9100 accept")
+    host.check_output("nft insert rule inet fastapi input tcp dport 9200 accept")
     try:
         assert probe.reaches(address, listener)
     finally:

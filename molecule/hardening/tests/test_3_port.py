@@ -53,8 +53,9 @@ def test_ports_of_the_fleet_and_of_the_exporters(fleet, probe):
 
     other = dict([HOSTS, HOSTS[::-1]])
     for host in HOSTS:
-        for port in (8000, 9100):
-            fleet.output(host, f"systemd-run --quiet --collect --unit=listener{port} python3 -m http.server {port}")
+        for port in (8000, 9100):  # an exporter of its own has this one on a loopback address
+            fleet.output(host, f"systemd-run --quiet --collect --unit=listener{port} "
+                               f"python3 -m http.server {port} --bind {fleet.address(host)}")
     try:
         assert not any(reach(host, port) for host in HOSTS for port in (8000, 9100))
         watcher = fleet.address("fastapi-hardening-probe")

@@ -28,11 +28,14 @@ SAVED = 10.0
 LISTENS = 3
 
 
+# Not for programs that this one starts: systemd would log that they may not use it.
+NOTIFY = os.environ.pop("NOTIFY_SOCKET", "")
+
+
 def notify(text):
-    path = os.environ.get("NOTIFY_SOCKET")
-    if path:
+    if NOTIFY:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.connect("\0" + path[1:] if path.startswith("@") else path)
+            sender.connect("\0" + NOTIFY[1:] if NOTIFY.startswith("@") else NOTIFY)
             sender.sendall(text.encode())
 
 

@@ -669,7 +669,7 @@ def firewall(host):
         return {"there": False, "closed": []}
     if shown.code:
         raise RuntimeError(shown.err.strip() or "nft failed")
-    return {"there": True, "closed": parse.closed_ports(json.loads(shown.out or "{}"), host.ports)}
+    return {"there": True, "closed": parse.closed_ports(json.loads(shown.out or "{}"), host.outer_ports)}
 
 
 def dns(host):

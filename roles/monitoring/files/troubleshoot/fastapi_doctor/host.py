@@ -102,7 +102,9 @@ class Host:
         self.apps = [self._app(path) for path in sorted(glob.glob("/srv/*/releases"))]
         self._see_who_runs()
         self.sites = self._sites()
-        self.ports = sorted({port for site in self.sites for server in site["servers"] for port in server["ports"]})
+        servers = [server for site in self.sites for server in site["servers"]]
+        self.ports = sorted({port for server in servers for port in server["ports"]})
+        self.outer_ports = sorted({port for server in servers for port in server["outer_ports"]})
 
     def _app(self, releases):
         base = os.path.dirname(releases)

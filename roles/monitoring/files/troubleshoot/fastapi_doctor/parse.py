@@ -287,6 +287,9 @@ def directives(blocks, name):
     return found
 
 
+LOCAL = ("127.", "[::1]", "localhost")
+
+
 def nginx_site(text):
     """What a file of a site says: names, ports, certificates, upstreams, where requests are passed to, and logs."""
     blocks = nginx_blocks(text)
@@ -301,6 +304,14 @@ def nginx_site(text):
             {
                 "names": [name for name in names if name != "_" and not name.startswith("~")],
                 "ports": sorted({_port(words[0]) for words in listens if "quic" not in words and _port(words[0])}),
+                # A firewall has no say in who reaches a loopback address.
+                "outer_ports": sorted(
+                    {
+                        _port(words[0])
+                        for words in listens
+                        if "quic" not in words and _port(words[0]) and not words[0].startswith(LOCAL)
+                    }
+                ),
                 "tls_ports": sorted({_port(words[0]) for words in listens if "ssl" in words and _port(words[0])}),
                 "proxy_protocol": any("proxy_protocol" in words for words in listens),
                 "certificate": single.get("ssl_certificate", ""),
