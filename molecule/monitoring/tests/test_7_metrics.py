@@ -321,13 +321,15 @@ def test_nothing_listens_publicly(metrics):
 def test_metrics_hold_no_secret_and_nothing_that_clients_made_up(metrics):
     metrics.ask("/s33d-in-a-path/s33d?token=s33d", 2)
     metrics.ask("/log?token=s33d", 2)
+    # Like a word, and never answered well.
+    metrics.ask("/guessed-by-someone/", 2)
     metrics.host.run(
         CURL + " -X S33D -A s33d -e https://s33d/ -H 'X-Request-ID: s33d-id-of-it' %s",
         f"{SITE}/5eed00dead00beef00",
     )
     time.sleep(3)
     text = "".join(metrics.text(job) for job in EXPORTERS).lower()
-    assert "s33d" not in text and "5eed00dead" not in text
+    assert "s33d" not in text and "5eed00dead" not in text and "guessed" not in text
     assert "postgresql" not in text
 
 
