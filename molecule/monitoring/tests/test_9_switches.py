@@ -37,8 +37,8 @@ def off(tmp_path_factory):
 
 
 def test_what_is_switched_off_is_removed(host, off):
-    # Of troubleshooting the files; of the others files and units, and then the units of Debian's exporters.
-    assert off[0] == ["7", "7"]
+    # Files of the services, troubleshooting's, units; and Debian's exporters, which are stopped, then disabled.
+    assert off[0] == ["5", "5"]
     for path in (
         "/usr/local/sbin/troubleshoot.sh",
         "/usr/local/lib/fastapi/troubleshoot",
