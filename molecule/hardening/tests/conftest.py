@@ -132,7 +132,7 @@ class Fleet:
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    env=self.environment | dict([mark.split("=")]))
         try:
-            until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 60)
+            until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 180)
         finally:
             # Ansible's workers are in sessions of their own and would go on, and so would the connections of ssh.
             while kill_marked(mark.encode()):

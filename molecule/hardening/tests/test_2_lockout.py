@@ -109,7 +109,7 @@ def test_the_host_reboots_in_between(fleet):
         until(lambda: not fleet.gets_in(host), 10)
         begun = time.time()
         subprocess.run(["docker", "restart", "--time", "10", host], check=True, capture_output=True)
-        until(lambda: fleet.gets_in(host), 60)
+        until(lambda: fleet.gets_in(host), 90)
         fleet.inside(host, "systemctl is-system-running --wait")  # what starts last is a change until then
         # systemd leaves out a part of what depends on itself, and it might be this.
         assert "ordering cycle" not in fleet.output(host, f"journalctl --no-pager --since @{begun:.0f} _PID=1")
