@@ -14,6 +14,7 @@ import time
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+from ansible_collections.daoman.fastapi.plugins.module_utils.monitoring_targets import PORTS
 from ansible_collections.daoman.fastapi.plugins.modules.harden import ARGUMENTS
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.rendering import RenderingAction
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.way_in import (
@@ -44,6 +45,7 @@ class ActionModule(RenderingAction):
         variables = self._variables(args["role"], task_vars or {})
         for who, variable in (("fleet", "hardening_firewall.fleet_hosts"), ("monitors", "hardening_monitors")):
             variables[f"harden_{who}"] = [address for name in args[who] for address in addresses(name, variable)]
+        variables["harden_exporter_ports"] = sorted(PORTS.values())
         for item in args["files"]:
             if item["template"]:
                 item["content"] = self._render(item["template"], variables, item["path"])

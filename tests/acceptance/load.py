@@ -384,18 +384,19 @@ class Load:
 
     def wait(self, requests: int, seconds: float = 60) -> None:
         """Until this phase has so many requests."""
-        deadline = time.monotonic() + seconds
-        while self.tally.requests < requests:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"only {self.tally.requests} of {requests} requests in {seconds} s")
-            time.sleep(0.05)
+        self._until(lambda: self.tally.requests >= requests, seconds, f"{requests} requests")
 
     def answered(self, seconds: float = 60) -> None:
         """Until all requests have ended that are under way now; they count in the phase in which they end."""
         now = time.monotonic()
-        while any(began <= now for began in [*self._under_way.values()]):
-            if time.monotonic() > now + seconds:
-                raise TimeoutError(f"requests of {seconds} s ago are still under way")
+        self._until(
+            lambda: all(began > now for began in [*self._under_way.values()]), seconds, "the end of those under way")
+
+    def _until(self, reached, seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not reached():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not {what} in {seconds} s: this phase has {self.tally.requests}")
             time.sleep(0.05)
 
     # the users themselves

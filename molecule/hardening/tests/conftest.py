@@ -127,10 +127,10 @@ class Fleet:
 
     def killed(self, changes: dict, host: str) -> None:
         """A run whose controller dies as soon as the change is made."""
-        mark = f"RUN_TO_BE_KILLED={uuid.uuid4()}"
+        mark = str(uuid.uuid4())
         process = subprocess.Popen(self.command(changes, hosts=(host,)), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env=self.environment | dict([mark.split("=")]))
+                                   env={**self.environment, "RUN_TO_BE_KILLED": mark})
         try:
             until(lambda: self.inside(host, f"test -e {STATE}/pending/applied").returncode == 0, 180)
         finally:

@@ -299,19 +299,14 @@ def nginx_site(text):
             continue
         names = [name for words, _inner in inner if words[0] == "server_name" for name in words[1:]]
         listens = [words[1:] for words, _inner in inner if words[0] == "listen" and len(words) > 1]
+        tcp = {words[0]: _port(words[0]) for words in listens if "quic" not in words and _port(words[0])}
         single = {words[0]: words[1] for words, _inner in inner if len(words) == 2}
         servers.append(
             {
                 "names": [name for name in names if name != "_" and not name.startswith("~")],
-                "ports": sorted({_port(words[0]) for words in listens if "quic" not in words and _port(words[0])}),
+                "ports": sorted(set(tcp.values())),
                 # A firewall has no say in who reaches a loopback address.
-                "outer_ports": sorted(
-                    {
-                        _port(words[0])
-                        for words in listens
-                        if "quic" not in words and _port(words[0]) and not words[0].startswith(LOCAL)
-                    }
-                ),
+                "outer_ports": sorted({port for address, port in tcp.items() if not address.startswith(LOCAL)}),
                 "tls_ports": sorted({_port(words[0]) for words in listens if "ssl" in words and _port(words[0])}),
                 "proxy_protocol": any("proxy_protocol" in words for words in listens),
                 "certificate": single.get("ssl_certificate", ""),
