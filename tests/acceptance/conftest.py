@@ -15,7 +15,8 @@ from load import Load, Tally
 # Molecule gives its own inventory; without it, it is that of scripts/acceptance, and the long form.
 MOLECULE = os.environ.get("MOLECULE_INVENTORY_FILE")
 INVENTORY = Path(MOLECULE).parent if MOLECULE else Path(__file__).parent / "hosts.yml"
-SUMMARY = ROOT / ".cache/acceptance/summary"
+LOGS = ROOT / ".cache/acceptance"
+SUMMARY = LOGS / "summary"
 USERS: pytest.StashKey[Users] = pytest.StashKey()
 RATE = 250 if not MOLECULE else 80  # fast requests a second on each host
 
@@ -189,7 +190,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if report.failed and users:
         report.sections.append(("what the users see now", users.report()))
         for host in users.fleet.hosts:
-            report.sections.append((f"journal of {host.name}", host.journal()))
+            journal, file = host.journal(), LOGS / f"{item.name}-{host.name}.journal"
+            LOGS.mkdir(parents=True, exist_ok=True)
+            file.write_text(journal, encoding="utf-8")
+            last = "\n".join(line[:200] for line in journal.splitlines()[-10:])
+            report.sections.append((f"journal of {host.name}, its last lines; more in {file.relative_to(ROOT)}", last))
     return report
 
 
@@ -204,5 +209,5 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config):
             terminalreporter.write_line(tally.report())
     counted = users.counted()
     requests, failed = sum(tally.requests for tally in counted), sum(len(tally.failures) for tally in counted)
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     SUMMARY.write_text(json.dumps({"requests": requests, "failed": failed}), encoding="utf-8")

@@ -113,7 +113,7 @@ class Host:
 
     def journal(self) -> str:
         # Every module that Ansible runs leaves a line too; they would crowd out what matters.
-        return self.run("journalctl --no-pager --lines 600 | grep -v ' ansible-' | tail -n 60", check=False)
+        return self.run("journalctl --no-pager --no-hostname --lines 600 | grep -v ' ansible-'", check=False)
 
     def when_phase(self, phase: str, script: str = "true") -> Reached:
         """Wait, on the host, for a deploy to be in a phase; then run the script, which gets its process as $pid."""
