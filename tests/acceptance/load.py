@@ -232,11 +232,17 @@ class Failure:
 
 @dataclass
 class Seen:
-    """When a version of the app answered first and last, by time.monotonic(), and how often."""
+    """When a version of the app answered, by time.monotonic()."""
 
-    first: float
-    last: float
-    answers: int = 0
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def first(self) -> float:
+        return self.times[0]
+
+    @property
+    def last(self) -> float:
+        return self.times[-1]
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -266,10 +272,7 @@ class Tally:
         return [failure for failure in self.failures if not kinds or failure.what in kinds]
 
     def saw(self, version: str) -> None:
-        now = time.monotonic()
-        seen = self.versions.setdefault(version, Seen(now, now))
-        seen.last = now
-        seen.answers += 1
+        self.versions.setdefault(version, Seen()).times.append(time.monotonic())
 
     @property
     def fast(self) -> list[float]:
@@ -297,7 +300,7 @@ class Tally:
                 for label, share in (("p50", 0.5), ("p99", 0.99), ("longest", 1))
             ) * (kind not in STREAMS)
             lines.append(row)
-        lines += [f"  version {version} answered {seen.answers} times" for version, seen in self.versions.items()]
+        lines += [f"  version {version} answered {len(seen.times)} times" for version, seen in self.versions.items()]
         for title, some in (("failures", self.failures), ("excused", self.excused), ("resent", self.resent)):
             if some:
                 kinds = Counter(f"{failure.what}: {failure.kind}" for failure in some)

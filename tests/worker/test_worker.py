@@ -93,6 +93,17 @@ class Gunicorn:
     def connect(self) -> Connection:
         return Connection(self.directory / "app.sock")
 
+    def websocket(self) -> socket.socket:
+        """A connection on which the handshake is over."""
+        connection = self.connect()
+        connection.connect()
+        connection.sock.sendall(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n" % base64.b64encode(bytes(16))
+        )
+        assert b" 101 " in connection.sock.recv(4096)
+        return connection.sock
+
     def workers(self) -> set[str]:
         return set(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split())
 
@@ -148,27 +159,38 @@ def test_a_request_that_takes_longer_than_the_timeout_is_answered_in_the_drain(g
     assert "WORKER TIMEOUT" not in gunicorn.log.read_text()
 
 
+def assert_asks_to_connect_again(frame: bytes) -> None:
+    assert (frame[:1], frame[2:4]) == (b"\x88", (1012).to_bytes(2, "big"))
+
+
 def test_what_outlasts_the_graceful_timeout_is_cut_and_counted(gunicorn):
     gunicorn.start(graceful_timeout=4)
-    handshake = (
-        "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"
-    )
-    websocket = gunicorn.connect()
-    websocket.connect()
-    websocket.sock.sendall(handshake.encode())
-    assert b" 101 " in websocket.sock.recv(4096)
+    websocket = gunicorn.websocket()
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(gunicorn.connect().ask, "/slow/30")
         time.sleep(0.5)
         gunicorn.stop()
         # Asked to connect again (RFC 6455 section 5.5.1; code 1012, service restart), not just cut off.
-        frame = websocket.sock.recv(4096)
-        assert (frame[:1], frame[2:4]) == (b"\x88", (1012).to_bytes(2, "big"))
+        assert_asks_to_connect_again(websocket.recv(4096))
         assert answer.result().status == 500
     gunicorn.process.wait(10)
     lines = [json.loads(line) for line in gunicorn.log.read_text().splitlines() if line.startswith("{")]
     assert [(line["cut_requests"], line["cut_websockets"]) for line in lines] == [(1, 1)]
+
+
+def test_a_message_on_its_way_does_not_cost_a_websocket_its_closing_frame(gunicorn):
+    """nginx that finds a connection closed for what it has to send does not look at what there is to be read."""
+    gunicorn.start(graceful_timeout=4)
+    websocket = gunicorn.websocket()
+    gunicorn.stop()
+    wait_for(lambda: "Cut: " in gunicorn.log.read_text())
+    time.sleep(0.3)
+    websocket.sendall(b"\x81\x82" + bytes(4) + b"hi")
+    assert_asks_to_connect_again(websocket.recv(4096))
+    assert websocket.recv(1) == b""
+    websocket.close()
+    gunicorn.process.wait(10)
+    assert "Traceback" not in gunicorn.log.read_text()
 
 
 def test_a_recycled_worker_answers_on_its_connections_while_another_has_its_place(gunicorn):

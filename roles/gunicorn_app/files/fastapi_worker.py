@@ -136,14 +136,28 @@ def takes_turn():
     return True
 
 
-class OpenTransport:
-    """A transport that is left to the other side to close."""
+class HalfClosing:
+    """A transport that, once it is to be closed, sends no more and still takes what comes.
+
+    nginx reads to the end what was sent, and closes. If nothing were taken, nginx would find that out with a message
+    of the client that is just on its way, and drop what it had not read.
+    """
 
     def __init__(self, transport):
         self._transport = transport
+        self._ended = False
 
     def close(self):
-        pass
+        if not self.is_closing():
+            self._ended = True
+            self._transport.write_eof()
+
+    def is_closing(self):
+        return self._ended or self._transport.is_closing()
+
+    def write(self, data):
+        if not self.is_closing():
+            self._transport.write(data)
 
     def __getattr__(self, name):
         return getattr(self._transport, name)
@@ -228,13 +242,11 @@ class LameDuckServer(Server):
         self.config.timeout_graceful_shutdown = max(deadline - time.monotonic(), 0)
 
     async def _end_websockets(self, connections):
-        """Ask clients to connect again (1012). A connection closed at once can lose that to a message on its way."""
+        """Ask clients to connect again (1012), and have nginx close the connection."""
         asked = [connection for connection in connections if is_websocket(connection)]
         for connection in asked:
-            transport = connection.transport
-            connection.transport = OpenTransport(transport)
+            connection.transport = HalfClosing(connection.transport)
             connection.shutdown()
-            connection.transport = transport
         deadline = time.monotonic() + 1
         while connections.intersection(asked) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
