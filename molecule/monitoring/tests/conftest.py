@@ -39,16 +39,19 @@ class Doctor:
     def shell(self, script: str):
         return self.host.run("bash -c %s", PRELUDE + script)
 
-    def ask(self, *options: str, window: int = 900):
+    def ask(self, *options: str, since: float | None = None):
+        """What it says of all since a moment, by default of a quarter of an hour."""
+        # The window ends when the program has started, which on a busy machine takes a while.
+        window = 900 if since is None else int(time.time() - since) + 2
         return self.host.run(" ".join(["troubleshoot.sh", "--window", str(window), *options]))
 
-    def diagnose(self, window: int = 900, text: bool = False) -> Diagnosis:
+    def diagnose(self, since: float | None = None, text: bool = False) -> Diagnosis:
         begun = time.monotonic()
-        done = self.ask("--json", window=window)
+        done = self.ask("--json", since=since)
         seconds = time.monotonic() - begun
         assert done.rc in {0, 1, 2}, done.stdout + done.stderr
         findings = {item["id"]: item for item in json.loads(done.stdout)["findings"]}
-        shown = self.ask(window=window).stdout if text else ""
+        shown = self.ask(since=since).stdout if text else ""
         return Diagnosis(done.rc, findings, done.stdout, shown, seconds)
 
     def certificate(self, folder: str, name: str, days: tuple[int, int]) -> None:
@@ -84,17 +87,17 @@ def examine(host) -> dict[str, Diagnosis]:
     doctor.certificate("/root/certificates/expiring", SITE, (-80, 10))
     doctor.certificate("/root/certificates/other", "other.example.com", (-1, 90))
     doctor.certificate("/root/certificates/new", SITE, (-1, 90))
-    found = {"healthy": doctor.diagnose(window=2, text=True)}
+    found = {"healthy": doctor.diagnose(since=time.time(), text=True)}
     mended = time.time()
     for number, fault in enumerate(FAULTS):
         broken = doctor.shell(fault.inject)
         # Only what was said since the fault before was mended.
-        found[fault.name] = doctor.diagnose(window=int(time.time() - mended) + 1, text=number % 5 == 0)
+        found[fault.name] = doctor.diagnose(since=mended, text=number % 5 == 0)
         undone = doctor.shell(fault.undo)
         assert (broken.rc, undone.rc) == (0, 0), (fault.name, broken, undone, found[fault.name].text)
         mended = time.time()
-    time.sleep(1.1)
-    found["mended"] = doctor.diagnose(window=1)
+    time.sleep(2.1)
+    found["mended"] = doctor.diagnose(since=time.time())
     return found
 
 

@@ -100,17 +100,17 @@ FAULTS = [
         "keep $release/env; sed -i /SIGNING/d $release/env",
         "restore $release/env",
     ),
-    Fault("app needs a variable that nobody set", "app-environment", "get /missing; sleep 1", "sleep 1.1"),
-    Fault("processes killed for memory", "oom-kills", "get '/hoard?400'; ready", "again; sleep 1.1"),
+    Fault("app needs a variable that nobody set", "app-environment", "get /missing; sleep 1", "sleep 2.1"),
+    Fault("processes killed for memory", "oom-kills", "get '/hoard?400'; ready", "again; sleep 2.1"),
     Fault("memory close to its limit", "memory-limit", "get '/hoard?245'", "again"),
     Fault(
         "release restarts again and again",
         "app-restarting",
         "for _ in 1 2 3 4; do systemctl kill --signal=KILL --kill-whom=main $unit.service; sleep 0.5; ready; done",
-        "again; sleep 1.1",
+        "again; sleep 2.1",
     ),
-    Fault("workers crash", "worker-crashes", "for _ in 1 2 3 4; do get /crash; done; sleep 1; ready", "sleep 1.1"),
-    Fault("workers hang", "worker-timeouts", "get /block; sleep 2; ready", "sleep 1.1"),
+    Fault("workers crash", "worker-crashes", "for _ in 1 2 3 4; do get /crash; done; sleep 1; ready", "sleep 2.1"),
+    Fault("workers hang", "worker-timeouts", "get /block; sleep 2; ready", "sleep 2.1"),
     Fault(
         "stale lock",
         "lock-stale",
@@ -183,8 +183,8 @@ FAULTS = [
         "rm /var/log/nginx/shop.error.log",
         "install -o www-data -g adm -m 0640 /dev/null /var/log/nginx/shop.error.log; nginx -s reopen; sleep 0.3",
     ),
-    Fault("many requests fail", "errors-5xx", "for _ in $(seq 25); do get /fail; done; sleep 1.5", "sleep 1.1"),
-    Fault("app is slow", "slow-upstream", "for _ in $(seq 24); do get /slow & done; wait; sleep 1.5", "sleep 1.1"),
+    Fault("many requests fail", "errors-5xx", "for _ in $(seq 25); do get /fail; done; sleep 1.5", "sleep 2.1"),
+    Fault("app is slow", "slow-upstream", "for _ in $(seq 24); do get /slow & done; wait; sleep 1.5", "sleep 2.1"),
     # -- certificates
     Fault("certificate expired", "certificate-expired", "with_certificate expired; reload", "old_certificate; reload"),
     Fault(

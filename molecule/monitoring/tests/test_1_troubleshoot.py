@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 
 import pytest
 import testinfra
@@ -44,8 +45,9 @@ def test_each_finding_has_a_cause_and_a_mend(diagnoses):
 
 
 def test_no_secret_is_in_any_report(doctor, diagnoses):
+    begun = time.time()
     doctor.shell("get '/boom?token=s33d-of-a-user'; logger 'login with password=s33d-of-a-login'; sleep 1.2")
-    last = doctor.diagnose(window=30, text=True)
+    last = doctor.diagnose(since=begun, text=True)
     # The app did say it, and the report tells of that line.
     assert SEED in doctor.host.check_output("journalctl --no-pager --unit 'shop@*' --lines 50")
     assert "it went wrong" in last.output
