@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from conftest import HOSTS
+from conftest import HOSTS, until
 
 SHOP = "curl --silent --show-error --insecure --resolve shop.example.com:443:127.0.0.1 https://shop.example.com"
 
@@ -118,13 +118,14 @@ def test_nginx_works_in_its_sandbox(host):
     # Large enough for a file of its own below /var/lib/nginx.
     sent = host.check_output(f"head -c 900000 /dev/zero | {SHOP}/upload --form file=@-")
     assert json.loads(sent)["size"] == 900000
-    before = host.check_output("pgrep -P $(cat /run/nginx.pid) | sort")
-    host.check_output("systemctl reload nginx; sleep 1")
-    assert not set(before.split()) & set(host.check_output("pgrep -P $(cat /run/nginx.pid) | sort").split())
+    before = set(host.check_output("pgrep -P $(cat /run/nginx.pid)").split())
+    host.check_output("systemctl reload nginx")
+    until(lambda: before.isdisjoint(host.check_output("pgrep -P $(cat /run/nginx.pid)").split()), 20)
     # As logrotate does.
     host.check_output("cd /var/log/nginx; mv shop.access.log shop.access.log.1; kill -USR1 $(cat /run/nginx.pid)")
-    host.check_output(f"{SHOP}/health/ready --output /dev/null; sleep 2")
-    assert "/health/ready" in host.file("/var/log/nginx/shop.access.log").content_string
+    until(lambda: host.file("/var/log/nginx/shop.access.log").exists, 20)
+    host.check_output(f"{SHOP}/health/ready --output /dev/null")
+    until(lambda: "/health/ready" in host.file("/var/log/nginx/shop.access.log").content_string, 20)
     host.check_output("systemctl restart nginx")
     # Such as a system call that the sandbox refuses.
     assert "[alert]" not in host.check_output("cat /var/log/nginx/*error.log")
