@@ -16,16 +16,16 @@ import tempfile
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import (
     POINTS,
     app_source_type,
     is_task_file,
     is_url,
     redact_url,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import file_digest
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.source import file_digest
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_value
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
-from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_value
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import is_over, this_run, who
 
 # Never part of a release, whether or not the directory is under git.

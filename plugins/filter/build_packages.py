@@ -35,7 +35,7 @@ _value:
   elements: str
 """
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import release
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
 
 
 class FilterModule:

@@ -45,7 +45,7 @@ _value:
   elements: dict
 """
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import release
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
 
 
 class FilterModule:

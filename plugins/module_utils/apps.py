@@ -13,7 +13,7 @@ import posixpath
 from functools import lru_cache
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import build_packages
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import build_packages
 
 APPS = "fastapi_apps"
 IGNORED = "fastapi_ignored_variables"

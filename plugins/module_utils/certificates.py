@@ -16,7 +16,7 @@ import math
 import re
 import time
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.tls_host import Fault
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.tls import Fault
 
 LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import apply_profile, render
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import apply_profile, render
 
 # Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
 MARGIN = 10

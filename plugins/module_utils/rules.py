@@ -18,11 +18,11 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import (
     hardening_rules,
     monitoring_rules,
     nginx_rules,
-    release,
 )
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import CONTROL, ENV_NAME
 from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
-from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import CONTROL, ENV_NAME
 
 # struct sockaddr_un holds 108 bytes with the closing zero.
 LONGEST_SOCKET = 107

@@ -60,10 +60,10 @@ import pwd
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import APP_NAME, Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, locked
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance, strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, locked
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import APP_NAME, Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import Shell, clean_environment
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import Instance, strangers
 
 HOME = "/nonexistent"
 

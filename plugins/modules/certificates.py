@@ -237,8 +237,8 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
-from ansible_collections.daoman.fastapi.plugins.module_utils import tls_host
-from ansible_collections.daoman.fastapi.plugins.module_utils.tls_host import Fault
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.tls import Fault
 
 CERTIFICATE = dict(
     name=dict(type="str", required=True),

@@ -199,6 +199,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import hardening
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import write_file
 from ansible_collections.daoman.fastapi.plugins.module_utils.hardening_topics import (
     ORDER,
     SSHD,
@@ -208,7 +209,6 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.hardening_topics im
     operator,
     read,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
 
 ARGUMENTS = dict(
     files=dict(

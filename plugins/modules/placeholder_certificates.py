@@ -108,7 +108,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
-from ansible_collections.daoman.fastapi.plugins.module_utils import tls_host
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
 
 CERTIFICATE = "fullchain.pem"
 KEY = "privkey.pem"

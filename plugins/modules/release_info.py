@@ -89,8 +89,8 @@ lines:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, release_table
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, is_stale
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, describe, is_stale
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, release_table
 
 
 def apps():

@@ -77,14 +77,14 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import (
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import (
     Lock,
     describe,
     is_stale,
     locked,
     now,
 )
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 
 HELD = ("owner", "reason", "minutes")
 

@@ -88,63 +88,9 @@ cut:
   type: dict
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError, rollback_target
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import (
-    Cutover,
-    run_to_end,
-    serve_settings,
-)
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import Shell, clean_environment
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import now
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance
-
-
-class Rollback:
-    def __init__(self, module):
-        self.module = module
-        clean_environment({})
-        self.layout = Layout(module.params["name"])
-        self.shell = Shell(module.run_command)
-        self.reason = module.params["reason"]
-        self.cutover = Cutover(self.layout, self.shell, module.params["who"], self.reason)
-        self.env = {}
-        self.result = {"changed": False, "release": "", "previous": "", "version": ""}
-
-    def run(self):
-        layout = self.layout
-        if not os.path.isdir(layout.releases):
-            raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
-        live = layout.live_id()
-        releases = layout.releases_by_age()
-        target = rollback_target(releases, live, self.module.params["release"])
-        settings = serve_settings(layout, target)
-        self.env = settings["env"]
-        versions = {item["id"]: item["version"] for item in releases}
-        self.result.update(release=target, previous=live or "", version=versions[target])
-        if target == live and Instance(layout, live, self.shell).serves():
-            return
-        self.result["changed"] = True
-        self.result["diff"] = {
-            "before": f"{live or 'none'} {versions.get(live, '')}\n",
-            "after": f"{target} {versions[target]}\n",
-        }
-        if self.module.check_mode:
-            return
-        reason = f"rollback to {target}" + (f": {self.reason}" if self.reason else "")
-        with self.cutover.lock.taken("", self.module.params["who"], reason, self.module.params["break_lock"]):
-            self.cutover.repair(live, keep=(target,))
-            try:
-                self.cutover.go_to(target, live, settings)
-            except ReleaseError as exc:
-                self.cutover.fail(exc, target, live, settings, "rollback")
-                raise
-            if live and live != target and layout.state(live)["state"] != "failed":
-                self.cutover.mark(live, "rolled back", since=now(), reason=self.reason)
-            self.cutover.record("rollback", target, live, "good", phases=self.cutover.phases)
-        self.result.update(self.cutover.outcome())
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.cutover import run_to_end
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.rollback import Rollback
 
 
 def main():
@@ -158,7 +104,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    run_to_end(module, Rollback(module))
+    run_to_end(module, Rollback(module.params, module.run_command, module.check_mode))
 
 
 if __name__ == "__main__":

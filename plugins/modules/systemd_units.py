@@ -154,7 +154,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils import systemd
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import systemd
 
 DIRECTORY = "/etc/systemd/system"
 HEADER = "Ansible managed: daoman.fastapi.systemd_service"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificate_rules as rules
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
-from ansible_collections.daoman.fastapi.plugins.module_utils import spec, tls_host
-from ansible_collections.daoman.fastapi.plugins.module_utils.tls_host import Fault
+from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.tls import Fault
 
 DAY = 86400
 NOW = 1_800_000_000
@@ -445,7 +446,8 @@ RENEW = {
 def test_the_command_says_what_it_takes():
     command = Path(__file__).resolve().parents[2] / "roles/certbot_tls/files/fastapi_certificates.py"
     path = str(Path(tls_host.__file__).parent)
-    code = f"import runpy, sys; sys.path.insert(0, {path!r}); sys.argv[1:] = ['x']; " \
+    code = f"import runpy, sys; sys.path.insert(0, {path!r}); import tls; sys.modules['tls_host'] = tls; " \
+        "sys.argv[1:] = ['x']; " \
         f"runpy.run_path({str(command)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "deploy | check | record" in done.stderr

@@ -9,9 +9,9 @@ import tarfile
 import zipfile
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import release
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_source import ReleaseError, unpack, verify
-from ansible_collections.daoman.fastapi.plugins.module_utils.systemd import env_file
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.source import ReleaseError, unpack, verify
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_file
 
 PARAMS = {
     "name": "shop",

@@ -9,12 +9,12 @@ import json
 import os
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import release_cutover
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_cutover import Cutover, failure_text
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Locked
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import Instance as RealInstance
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import cutover as release_cutover
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.cutover import Cutover, failure_text
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Locked
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import Instance as RealInstance
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import strangers
 
 OLD, NEW = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002"
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")

@@ -9,7 +9,7 @@ import json
 import os
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_guard import (
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.guard import (
     AccessLog,
     Request,
     Traffic,

@@ -14,9 +14,9 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.action import release as action
 from ansible_collections.daoman.fastapi.plugins.filter.with_defaults import with_defaults
-from ansible_collections.daoman.fastapi.plugins.module_utils import release_switch
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import (
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import switch as release_switch
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import (
     Shell,
     clean_environment,
     own,

@@ -10,7 +10,7 @@ import os
 import stat
 import zipfile
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import release_kit
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import kit as release_kit
 
 PREPARED = {"name": "shop", "version": "v1", "env": {"KEY": "s3cret"}, "who": "ann@laptop", "run": "1", "until": "done"}
 

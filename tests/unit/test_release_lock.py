@@ -13,9 +13,9 @@ import sys
 import time
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import release_lock
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import Layout, ReleaseError
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, is_stale, now
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import lock as release_lock
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, describe, is_stale, now
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 
 ME = ("run-1", "me@here", "deploy of v1")
 

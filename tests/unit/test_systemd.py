@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import systemd
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import systemd
 
 
 def test_a_unit_is_rendered():

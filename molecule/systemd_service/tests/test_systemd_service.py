@@ -8,7 +8,7 @@ import shlex
 import time
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils import systemd
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import systemd
 
 
 def wait_for(condition, seconds: float = 10):

@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
+from .shell import write_file
 
 KIT = "/var/lib/fastapi/deploy"
 # Of one run, and no matter of the app.

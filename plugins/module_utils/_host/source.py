@@ -12,10 +12,10 @@ import shlex
 import shutil
 import tarfile
 import urllib.error
+import urllib.request
 import zipfile
 
-from ansible.module_utils.urls import open_url
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+from .release import (
     COMMIT,
     ReleaseError,
     is_url,
@@ -183,7 +183,9 @@ class Source:
             return self.upload
         try:
             with open(download, "wb") as stream:
-                shutil.copyfileobj(open_url(self.location, timeout=60, http_agent="daoman.fastapi"), stream)
+                request = urllib.request.Request(self.location, headers={"User-Agent": "daoman.fastapi"})
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    shutil.copyfileobj(answer, stream)
         except (urllib.error.URLError, OSError) as exc:
             raise ReleaseError("fetch", f"cannot download {redact_url(self.location)}: {exc}") from exc
         verify(download, self.checksum, redact_url(self.location))

@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError, journal_text, read_text
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import UNFINISHED, point, write_file
+from .release import ReleaseError, journal_text, read_text
+from .shell import UNFINISHED, point, write_file
 
 # nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
 SETTLE = 0.2

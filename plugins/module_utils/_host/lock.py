@@ -19,7 +19,7 @@ import signal
 import time
 from contextlib import contextmanager
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError, read_json
+from .release import ReleaseError, read_json
 
 # Seconds for which a run may be away between two of its steps, while tasks of the user's own run on the controller.
 AWAY = 3600

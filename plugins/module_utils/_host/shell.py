@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import ReleaseError
+from .release import ReleaseError
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -10,7 +10,9 @@ import os
 import time
 from contextlib import contextmanager
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+from .guard import FLUSH, AccessLog, Traffic, judge
+from .lock import Lock, describe, locked, now
+from .release import (
     ReleaseError,
     env_values,
     journal_text,
@@ -18,10 +20,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     read_text,
     redact,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_guard import FLUSH, AccessLog, Traffic, judge
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import write_file
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_lock import Lock, describe, locked, now
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_switch import (
+from .shell import write_file
+from .switch import (
     SETTLE,
     Instance,
     remove_release,

@@ -10,7 +10,7 @@ import os
 import pwd
 import shutil
 
-from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
+from .release import (
     ReleaseError,
     dependency_file,
     is_package,
@@ -19,7 +19,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.release import (
     requires_hashes,
     venv_key,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils.release_host import make_directory, own
+from .shell import make_directory, own
 
 TOOLS = "/opt/fastapi"
 SYSTEM_PYTHON = "/usr/bin/python3"
