@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from .cage import PATH, Cage
 from .guard import FLUSH, AccessLog, Traffic, judge
 from .lock import Lock, describe, locked, now
 from .release import (
@@ -41,6 +42,7 @@ class Cutover:
     def __init__(self, layout, shell, who, reason):
         self.layout = layout
         self.shell = shell
+        self.cage = Cage(layout, shell)
         self.who = who
         self.reason = reason
         self.lock = Lock(layout)
@@ -70,6 +72,8 @@ class Cutover:
             self.warnings.append(f"{self.layout.name} was locked by {describe(found)}. That lock counts no more.")
         elif found:
             self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
+        if found:
+            self.cage.end_leftovers()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
                 Instance(self.layout, id_, self.shell).stop()
@@ -107,30 +111,53 @@ class Cutover:
         remove_unused_venvs(self.layout)
 
     def hook(self, point, id_, previous, settings, **facts):
-        """Run the commands of a hook as the app's user, where its code lies and with its environment."""
+        """Run the commands of a hook of a release that is sealed: as the app's user, in the sandbox of its service."""
         release = self.layout.release(id_)
         project = os.path.join(release, "src", settings["subdirectory"])
         for command in settings["hooks"][point]:
             with self.phase(point):
-                self.shell.run(
+                self.cage.app(
+                    id_,
                     ["/bin/sh", "-c", command],
                     point,
                     "the hook failed",
                     shown=f"'{command}'",
-                    user=self.layout.name,
                     cwd=project if os.path.isdir(project) else self.layout.base,
                     timeout=settings["hook_timeout"],
-                    env={
-                        **settings["env"],
-                        "PATH": f"{release}/venv/bin:{os.environ['PATH']}",
-                        "HOME": self.layout.cache,
-                        "FASTAPI_APP": self.layout.name,
-                        "FASTAPI_HOOK": point,
-                        "FASTAPI_RELEASE": id_,
-                        "FASTAPI_PREVIOUS": previous or "",
-                        **facts,
-                    },
+                    env=self.hook_env(point, id_, previous, HOME=self.layout.cache, **facts),
+                    writable=[self.layout.cache],
                 )
+
+    def build_hook(self, point, id_, previous, settings):
+        """Run the commands of a hook while a release is made: as the build account, which may write to the project."""
+        source = os.path.join(self.layout.release(id_), "src")
+        for command in settings["hooks"][point]:
+            with self.phase(point):
+                self.cage.build(
+                    ["/bin/sh", "-c", command],
+                    point,
+                    "the hook failed",
+                    shown=f"'{command}'",
+                    cwd=os.path.join(source, settings["subdirectory"]),
+                    timeout=settings["hook_timeout"],
+                    env={
+                        **settings["build_env"],
+                        **settings["env"],
+                        "TMPDIR": self.layout.scratch,
+                        **self.hook_env(point, id_, previous, HOME=self.layout.scratch),
+                        "PATH": f"{self.layout.release(id_)}/venv/bin:{PATH}",
+                    },
+                    writable=[source, self.layout.scratch],
+                )
+
+    def hook_env(self, point, id_, previous, **facts):
+        return {
+            "FASTAPI_APP": self.layout.name,
+            "FASTAPI_HOOK": point,
+            "FASTAPI_RELEASE": id_,
+            "FASTAPI_PREVIOUS": previous or "",
+            **facts,
+        }
 
     def outcome(self):
         """What a module returns of the run."""
