@@ -90,15 +90,24 @@ def point(link, target):
     os.replace(new, link)
 
 
+def open_plain(path, dir_fd=None):
+    """A descriptor to read a plain file with; None where there is no such file, or a link, a directory or a fifo."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def read_bounded(path, most):
     """Text of a plain file: the beginning, and the end where it is longer. Never through a link, nor from a fifo."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    descriptor = open_plain(path)
+    if descriptor is None:
         return ""
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
         text = stream.read(most)
         size = stream.seek(0, os.SEEK_END)
         if size > most:

@@ -14,6 +14,7 @@ import os
 import stat
 
 from .release import ReleaseError
+from .shell import open_plain
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a fifo would keep the one waiting who opens it.
@@ -233,12 +234,14 @@ def reader(top, directory):
         if found is None:
             return None
         try:
-            descriptor = open_below(top, found, FILE)
+            parent = open_below(top, os.path.dirname(found))
         except OSError:
             return None
+        descriptor = open_plain(os.path.basename(found) or ".", parent)
+        os.close(parent)
+        if descriptor is None:
+            return None
         with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return None
             return stream.read(MOST_TEXT).decode("utf-8", "replace")
 
     return read
