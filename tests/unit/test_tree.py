@@ -130,9 +130,26 @@ def test_what_is_no_file_is_refused(top, monkeypatch, make, what):
         taken(top)
 
 
+@pytest.mark.skipif(ME[0] != 0, reason="only root gives files away")
 def test_what_somebody_else_owns_is_refused(top):
-    with pytest.raises(Refused, match=r"owned by uid \d+, which did not build it"):
-        take_over(str(top), ME[0] + 1, Modes(*ME))
+    builder = 54321
+    for path in (top, *top.rglob("*")):
+        os.lchown(path, builder, builder)
+    os.lchown(top / "app/main.py", 54322, builder)
+    with pytest.raises(Refused, match="owned by uid 54322, which did not build it"):
+        take_over(str(top), builder, Modes(*ME))
+    # Tasks of the user's own run as root.
+    os.lchown(top / "app/main.py", 0, 0)
+    take_over(str(top), builder, Modes(*ME))
+
+
+@pytest.mark.skipif(ME[0] != 0, reason="root's own files are meant")
+def test_a_second_name_of_a_file_of_root_is_refused(top):
+    secret = top.parent / "outside/secret"
+    os.link(secret, top / "app/link")
+    with pytest.raises(Refused, match="owned by uid 0"):
+        take_over(str(top), 54321, Modes(*ME))
+    assert mode(secret) == 0o600
 
 
 def test_a_tree_that_is_too_deep_is_refused(top):

@@ -85,6 +85,9 @@ class Tools:
         finally:
             os.unlink(requirements)
         os.rename(staging, top)
+        for path in glob.glob(os.path.join(TOOLS, "uv-*")):
+            if path != top:
+                remove(path)
         return uv
 
     def interpreter(self, wanted):

@@ -48,6 +48,8 @@ class Cutover:
         self.lock = Lock(layout)
         self.phases = {}
         self.warnings = []
+        # What must not be shown, by name.
+        self.secrets = {}
         self.facts = {}
         # Whether the release before was told to stop: from then on there is no way back to it.
         self.drained = False
@@ -232,7 +234,7 @@ class Cutover:
         said = instance.journal() if installed else ""
         if said:
             exc.output = f"{exc.output.rstrip()}\nThe last lines of {instance.service}:\n{said}".lstrip()
-        with self._noting(settings):
+        with self._noting():
             if self.layout.live_id() != id_:
                 if installed:
                     instance.discard()
@@ -240,25 +242,25 @@ class Cutover:
                 self.switch(previous, id_)
                 exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
                 instance.stop()
-        message = redact(exc.message, settings["env"])
-        with self._noting(settings):
+        message = redact(exc.message, self.secrets)
+        with self._noting():
             if self.layout.manifest(id_) is None:
                 remove_release(self.layout, id_)
             elif action == "deploy" and self.layout.live_id() != id_:
                 self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
             self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
-        with self._noting(settings):
+        with self._noting():
             facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
             self.hook("after_failure", id_, previous, settings, **facts)
 
     @contextmanager
-    def _noting(self, settings):
+    def _noting(self):
         """What goes wrong after a failure must not hide it."""
         try:
             yield
         except (ReleaseError, OSError) as exc:
             text = f"{exc.message}\n{exc.output.strip()}" if isinstance(exc, ReleaseError) else str(exc)
-            self.warnings.append(redact(text, settings["env"]))
+            self.warnings.append(redact(text, self.secrets))
 
     def go_to(self, id_, previous, settings):
         """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release."""
@@ -282,21 +284,21 @@ def serve_settings(layout, id_):
     }
 
 
-def failure_text(layout, exc, env):
+def failure_text(layout, exc, secrets):
     """A failure for people: what failed, what serves now, and what the app or the tool said."""
     live = layout.live_id()
     still = f"Release {live} goes on serving." if live else "No release of it serves yet."
-    output = redact(journal_text(exc.output.strip().splitlines()), env)
+    output = redact(journal_text(exc.output.strip().splitlines()), secrets)
     # Who is refused by a lock, or names no release, has not failed at anything.
     what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
-    text = f"{layout.name}: {what}{redact(exc.message, env)}\n{still}"
+    text = f"{layout.name}: {what}{redact(exc.message, secrets)}\n{still}"
     return text + ("\n" + output if output else "")
 
 
 def run_to_end(module, work):
     """What a module does with its work: `run()` it, hand on its warnings, and return its `result`, or fail with why.
 
-    `work` has a `cutover` and a `layout` too, and the app's `env`, which must not be shown.
+    `work` has a `cutover` and a `layout` too.
     """
     failure = None
     try:
@@ -306,6 +308,6 @@ def run_to_end(module, work):
     for warning in work.cutover.warnings:
         module.warn(warning)
     if failure:
-        text = failure_text(work.layout, failure, work.env)
+        text = failure_text(work.layout, failure, work.cutover.secrets)
         module.fail_json(msg=text, **{**work.result, "changed": False, "phase": failure.phase, **locked(failure)})
     module.exit_json(**work.result)

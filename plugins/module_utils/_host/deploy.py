@@ -68,8 +68,7 @@ class Deploy:
         self.check = check
         self.diff = diff
         self.run_command = run
-        self.env = params["env"]
-        params["env_file"] = env_file(self.env)
+        params["env_file"] = env_file(params["env"])
         clean_environment()
         self.layout = Layout(params["name"])
         self.shell = Shell(run, params["build_timeout"])
@@ -77,6 +76,9 @@ class Deploy:
         self.cage = self.cutover.cage
         self.cage.limits = params["build_limits"]
         self.source = Source(params, self.layout, self.cage, self.shell)
+        user, _colon, password = self.source.login.partition(":")
+        login = {"source_user": user, "source_password": password} if password else {"source_token": user}
+        self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
         self.lock = self.cutover.lock
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
         # The release in the making, the one that it follows, and what it is made of.
