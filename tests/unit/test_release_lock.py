@@ -135,7 +135,10 @@ def test_breaking_gives_up_when_the_holder_cannot_be_ended(layout, monkeypatch):
     monkeypatch.setattr(release_lock.time, "monotonic", lambda: next(clock))
     with open(layout.lock, "a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(ReleaseError, match="a run that has not yet written its name"), Lock(layout).taken(*ME, break_lock=True):
+        with (
+            pytest.raises(ReleaseError, match="a run that has not yet written its name"),
+            Lock(layout).taken(*ME, break_lock=True),
+        ):
             pytest.fail("both have it")
 
 
@@ -157,7 +160,9 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
 def flocked(path, other_user):
     """Another process that holds the file, as nobody or as this user."""
     command = [sys.executable, "-c", FLOCK, path, str(int(other_user))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
         yield it, it.stdout.readline()
         it.stdin.close()
 
