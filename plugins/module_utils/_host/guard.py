@@ -3,16 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Judges a release by what nginx logs after the switch, against what it logged before.
 
-Counted are requests that the app was asked: one that nginx answered by itself says nothing about it. An answer of 500 or
-more is an error. So is a request that the client gave up before the answer began (499, nginx's own) if it had waited:
+Counted are requests that the app was asked: one that nginx answered by itself says nothing about it. An answer of 500
+or more is an error. So is a request that the client gave up before the answer began (499, nginx's own) if it waited:
 that is all that is seen of an app that hangs. Waited means longer than the latency that the guard would accept. Sooner,
 nobody has tried the app: a client that opens streams and resets them is no error and no request. Latency is the 95th
 percentile of the time to the last byte, without WebSockets, and without requests that took longer than the guard
 watches: those begun after the switch could not have ended yet.
 
-Anybody can provoke errors and slow answers. So where four client networks or more were seen before the switch, what one
-of them alone brings is no evidence: the release must be worse without the one that brings most of it, too. Paths are not
-judged one by one: the log has no routes, and a path that was not asked before has nothing to be compared with.
+Anybody can provoke errors and slow answers. So where four client networks or more were seen before the switch, what
+one of them alone brings is no evidence: the release must be worse without the one that brings most of it, too. Paths
+are not judged one by one: the log has no routes, and a path that was not asked before has nothing to be compared with.
 """
 
 from __future__ import annotations

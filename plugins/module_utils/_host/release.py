@@ -181,7 +181,10 @@ class Layout:
     """Paths of one app. `root` is there for tests."""
 
     def __init__(self, name, root="/"):
+        self.top = root
         self.name = name
+        # An app's name begins with a letter, so this is none.
+        self.build_account = f"_{name}"
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
@@ -196,6 +199,11 @@ class Layout:
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
         self.logs = os.path.join(root, "var/log/nginx")  # as the role nginx names them
+
+    def entries(self):
+        """Names of all that the role makes in the app's directory, complete or still being written."""
+        names = {os.path.basename(path) for path in vars(self).values() if os.path.dirname(path) == self.base}
+        return names | {name + ".new" for name in names}
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
