@@ -92,10 +92,15 @@ def is_ours(account, comment):
     )
 
 
+def is_there(name, comment):
+    """Whether there is an account of this name that this collection made."""
+    account = _account(name)
+    return account is not None and is_ours(account, comment)
+
+
 def uids(layout):
     """Uids of the accounts of an app that are there."""
-    found = [(_account(name), comment) for name, comment in names(layout)]
-    return [account.pw_uid for account, comment in found if account and is_ours(account, comment)]
+    return [_account(name).pw_uid for name, comment in names(layout) if is_there(name, comment)]
 
 
 # -- what is there, and whose it is -----------------------------------------------------------------------------------
@@ -291,8 +296,8 @@ def remove(layout, run):
         for number in _ipc(kind, found):
             _run(run, "ipcrm", option, number)
     for name, comment in names(layout):
-        account = _account(name)
-        if account and is_ours(account, comment):
+        if is_there(name, comment):
+            account = _account(name)
             _run(run, "userdel", "--", name)
             group = _group(name)
             # Where login.defs has USERGROUPS_ENAB off.
