@@ -218,7 +218,6 @@ origin:
 """
 
 import contextlib
-import fcntl
 import glob
 import grp
 import os
@@ -230,6 +229,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import exclusive
 
 ARGUMENTS = dict(
     files=dict(
@@ -348,16 +348,17 @@ class Transaction:
 
     @contextlib.contextmanager
     def lock(self):
-        """One run at a time. The directory above is locked, because the root itself changes places."""
-        handle = os.open(self.parent, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise tree.TreeError(f"Another run is changing {self.root} right now.") from error
+        """One run at a time. In a file that root alone can open: any user may lock a directory that all may read."""
+        path = os.path.join(os.path.dirname(self.params["manifest"]), "lock")
+        with contextlib.ExitStack() as stack:
+            # A prediction makes no file. Without one no run has changed this configuration yet.
+            if not self.check or os.path.exists(path):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                try:
+                    stack.enter_context(exclusive(path, wait=False))
+                except BlockingIOError as error:
+                    raise tree.TreeError(f"Another run is changing {self.root} right now.") from error
             yield
-        finally:
-            os.close(handle)
 
     def unit(self):
         """The service as systemd knows it."""

@@ -90,12 +90,12 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, describe, is_stale
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, release_table
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import APP_NAME, Layout, release_table
 
 
 def apps():
     """Names of the apps on the host."""
-    return sorted(name for name in os.listdir("/srv") if os.path.isdir(Layout(name).releases))
+    return sorted(name for name in os.listdir("/srv") if APP_NAME.match(name) and os.path.isdir(Layout(name).releases))
 
 
 def main():

@@ -418,12 +418,26 @@ def test_a_server_name_that_nginx_would_ignore_is_refused(host):
 
 @pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_two_runs_at_once_do_not_mix(host, kind):
-    handle = os.open(host.folder, os.O_RDONLY)
-    fcntl.flock(handle, kind)
-    with pytest.raises(tree.TreeError, match="Another run"):
-        host.run(nginx="new")
-    os.close(handle)
+    host.run(nginx="old")
+    with open(host.folder / "state/lock", encoding="utf-8") as stream:
+        fcntl.flock(stream, kind)
+        with pytest.raises(tree.TreeError, match="Another run"):
+            host.run(nginx="new")
     assert host.run(nginx="new")["changed"]
+
+
+def test_what_any_user_can_lock_keeps_no_run_out(host):
+    """/etc is open to all, and so are locks on it."""
+    for path in (host.folder, host.root):
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+    assert host.run(nginx="new")["changed"]
+    assert (host.folder / "state/lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_prediction_makes_no_lock(host):
+    host.check_mode = True
+    host.run(nginx="new")
+    assert not (host.folder / "state").exists()
 
 
 def test_a_path_given_twice_is_refused(host):

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit, urlunsplit
 FORMAT = 1
 VENV_FORMAT = 2
 # Also the name of a user, of which useradd wants at most 32 characters.
-APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
-ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
+ID = re.compile(r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\Z")
 # git's short form of an SSH URL: user@host:path.
 SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
+COMMIT = re.compile(r"^[0-9a-f]{40}\Z")
 # PEP 508: a name, optional extras, then a comparison, a URL or nothing more.
 REQUIREMENT = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]*\])?\s*(([<>=!~]=?|@).*)?$")
 
@@ -181,7 +181,13 @@ class Layout:
     """Paths of one app. `root` is there for tests."""
 
     def __init__(self, name, root="/"):
+        # It becomes a part of paths, and a word of commands.
+        if not APP_NAME.match(name):
+            raise ReleaseError("choose", f"{name!r} is not a valid app name.")
+        self.top = root
         self.name = name
+        # An app's name begins with a letter, so this is none.
+        self.build_account = f"_{name}"
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
@@ -202,6 +208,11 @@ class Layout:
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
         self.logs = os.path.join(root, "var/log/nginx")  # as the role nginx names them
+
+    def entries(self):
+        """Names of all that the role makes in the app's directory, complete or still being written."""
+        names = {os.path.basename(path) for path in vars(self).values() if os.path.dirname(path) == self.base}
+        return names | {name + ".new" for name in names}
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
@@ -257,7 +268,7 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -399,7 +410,7 @@ def journal_text(lines):
 def _entry(line):
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     if not isinstance(entry, dict):
         return line
