@@ -221,16 +221,17 @@ def describe_socket(number):
     except OSError:
         return "open", "left a socket open"
     with copy:
-        own = name_of(copy.getsockname)
-        peer = name_of(copy.getpeername)
-        if copy.family == socket.AF_UNIX and copy.type == socket.SOCK_DGRAM and own == "" and peer != "":
+        own, peer, kind = name_of(copy.getsockname), name_of(copy.getpeername), copy.type
+        if copy.family == socket.AF_UNIX and kind == socket.SOCK_DGRAM and own == "" and peer != "":
             return None  # a log's or a statsd client's: without an address, nobody can answer to it
         with contextlib.suppress(OSError):
             if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return "listener", f"listens on {own}"
     if peer:
         return "connection", f"opened a connection to {peer}"
-    return "open", "left a pair of sockets open" if peer == "" else "left a socket open"
+    if peer == "":
+        return "open", "left a pair of sockets open"
+    return "open", "left a datagram socket open" if kind == socket.SOCK_DGRAM else "left a socket open"
 
 
 def name_of(ask):
@@ -319,7 +320,7 @@ class Places:
 
     def name(self, path):
         """A file of the project as its people know it; empty for files of others."""
-        if path.startswith(self.top):
+        if path.startswith(self.top) and "/site-packages/" not in path:
             return path[len(self.top) :]
         if self.package and path.startswith(self.package):
             return path[len(os.path.dirname(self.package[:-1])) + 1 :]
