@@ -382,3 +382,11 @@ def test_extra_that_sets_preload_does_not_get_past_it(release, database):
     release.write(ASKING)
     release.start(until=lambda: release.process.poll() is not None, DATABASE=database)
     assert "gunicorn.extra or GUNICORN_CMD_ARGS sets preload_app" in release.log.read_text()
+
+
+def test_an_import_without_preload_may_take_longer_than_a_request(release):
+    release.configure(setting="false", extra="workers = 1\ntimeout = 1")
+    release.write("import time\ntime.sleep(3)\n" + ASKING.replace(CONNECT, ""))
+    log = release.log
+    release.start(until=lambda: "Application startup complete" in log.read_text() or "TIMEOUT" in log.read_text())
+    assert "TIMEOUT" not in log.read_text()

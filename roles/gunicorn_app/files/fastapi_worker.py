@@ -52,6 +52,8 @@ SOCKET = os.environ.get("FASTAPI_RELEASE", "") + ".sock"
 TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DIRECTORY" in os.environ else ""
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
+# Seconds that a worker has for its import. The deploy waits for `health.timeout`, and systemd for `timeout_start`.
+IMPORT = 600
 CLOSE = (b"connection", b"close")
 REQUEST_ID = contextvars.ContextVar("request_id", default="")
 
@@ -312,6 +314,13 @@ class LameDuckWorker(UvicornWorker):
         # In the master, before the worker is a process of its own.
         self.note = fastapi_metrics.Note()
         super().__init__(*args, **kwargs)
+
+    def load_wsgi(self):
+        # Without preload each worker imports the app, and the master would kill one that takes longer than `timeout`.
+        later = time.monotonic() + IMPORT
+        os.utime(self.tmp.fileno(), (later, later))
+        super().load_wsgi()
+        self.notify()
 
     async def _serve(self):
         metrics = fastapi_metrics.of_worker(self.cfg.proc_name, os.environ.get("FASTAPI_RELEASE", ""))
