@@ -38,7 +38,7 @@ def test_what_a_check_finds_is_read():
         b"[]",
         b"null",
         b"\xff\xfe",
-        "{\"format\": 1, \"loaded\": true, \"findings\": [], \"x\": \"é\"}".encode(),
+        '{"format": 1, "loaded": true, "findings": [], "x": "é"}'.encode(),
         b"[" * 10000,
         b'{"format": 1, "findings": ' + b"[" * 5000 + b"]" * 5000 + b"}",
         b'{"format": ' + b"1" * 10000 + b"}",
@@ -66,12 +66,12 @@ def test_a_result_that_cannot_be_read_is_a_reason_not_to_preload(data):
 
 
 def test_texts_of_an_app_are_bounded_and_cannot_move_the_cursor():
-    findings = preload.parse_findings(result({**DATABASE, "where": "a\x1b[2J\n\u202eb", "what": "x" * 5000, "more": {}}))
+    findings = preload.parse_findings(result({**DATABASE, "where": "a\x1b[2J\n\u202eb", "what": "x" * 5000, "x": {}}))
     assert findings == [{"stage": "import", "where": "a?[2J??b", "what": "x" * preload.LONGEST}]
     assert preload.parse_error(result(loaded=False, error="a\rb\x07")) == "a?b?"
 
 
-@pytest.mark.parametrize("changes", [{"loaded": False}, {"loaded": "true"}, {"loaded": 1}, {"loaded": False, "error": 3}])
+@pytest.mark.parametrize("changes", [{"loaded": False}, {"loaded": "true"}, {"loaded": 1}, {"loaded": 0, "error": 3}])
 def test_an_app_counts_as_loaded_only_if_its_check_says_so(changes):
     assert preload.parse_error(result(**changes)) == "gunicorn cannot load the app"
     assert preload.parse_error(b"") == preload.UNREADABLE["what"]
@@ -97,7 +97,7 @@ def test_a_release_is_preloaded_if_it_may_be(setting, unsafe, findings, expected
 
 @pytest.mark.parametrize("setting", ["true", True])
 def test_preload_is_refused_with_what_was_found_and_the_ways_out(setting):
-    with pytest.raises(ReleaseError, match=r"app/db.py line 3 opened a connection to 10\.0\.0\.5:5432 at import") as caught:
+    with pytest.raises(ReleaseError, match=r"app/db.py line 3 opened a connection to 10.0.0.5:5432 at impo") as caught:
         preload.preload_document(setting, False, [LISTENER, DATABASE, THREAD])
     assert caught.value.phase == "check"
     assert all(way in caught.value.message for way in ("lifespan", "auto", "gunicorn.preload_unsafe"))
@@ -111,13 +111,15 @@ def test_preload_is_refused_with_what_was_found_and_the_ways_out(setting):
         (
             "auto",
             [DATABASE, THREAD],
-            "runs without preload: app/db.py line 3 opened a connection to 10.0.0.5:5432 at import, and 1 more of the kind",
+            "runs without preload: app/db.py line 3 opened a connection to 10.0.0.5:5432 at import, and 1 more of the "
+            "kind",
         ),
         ("auto", [THREAD], "runs without preload: the app started the thread 'feed' (time.sleep) at import"),
         (
             "true",
             [THREAD],
-            "is preloaded because gunicorn.preload_unsafe is set: the app started the thread 'feed' (time.sleep) at import",
+            "is preloaded because gunicorn.preload_unsafe is set: the app started the thread 'feed' (time.sleep) at "
+            "import",
         ),
         (
             "false",

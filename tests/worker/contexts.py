@@ -13,7 +13,8 @@ SERVICE.set("shop")
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        return await answering.app(scope, receive, send)
+        await answering.app(scope, receive, send)
+        return
     headers = dict(scope["headers"])
     before = USER.get()
     if b"x-user" in headers:
@@ -24,7 +25,7 @@ async def app(scope, receive, send):
         await receive()
         logging.getLogger("app").warning("websocket")
         await send({"type": "websocket.send", "text": before})
-        return None
+        return
     size = 0
     if scope["path"] != "/unread":
         while True:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 
 import pytest
 from test_worker import HERE, WORKER, Gunicorn, wait_for
@@ -82,7 +81,7 @@ def request(path: str, body: bytes = b"", *headers: str) -> bytes:
 
 
 def test_a_request_with_a_large_body_does_not_give_its_user_to_the_next_one(server):
-    """uvicorn stops reading while the app is slow. It resumes in the task of the request, and asyncio keeps its context."""
+    """uvicorn stops reading while an app is slow, and resumes in the task of the request: asyncio keeps its context."""
     client = Client(server)
     client.send(request("/first", b"x" * 300_000, "X-User: alice", "X-Request-Id: one"))
     assert client.answer() == (200, "nobody shop 300000 /first")

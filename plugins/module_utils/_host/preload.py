@@ -78,7 +78,7 @@ def describe(findings):
 
 
 def preload_document(setting, unsafe, findings):
-    """Text of the release's preload.json. ReleaseError where the inventory wants preload and the app does not allow it."""
+    """Text of the release's preload.json. ReleaseError where preload is set, and the app does not allow it."""
     setting = str(setting).lower()
     found = _at_import(findings)
     if setting == "true" and found and not unsafe:
@@ -92,7 +92,7 @@ def preload_document(setting, unsafe, findings):
 
 
 def warning(setting, findings):
-    """One line for the run about what was found; empty where there is nothing to tell. The app's name goes before it."""
+    """One line about what was found, to go after the app's name; empty where there is nothing to tell."""
     setting = str(setting).lower()
     found = _at_import(findings)
     lines = []

@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether an app may be imported before gunicorn forks its workers, and whether it can be imported at all.
 
-With `preload_app` the master imports the app once, and all workers share what the import left open. On a connection to a
-database they then read each other's answers: requests get rows of other users, with status 200. A thread does not
+With `preload_app` the master imports the app once, and all workers share what the import left open. On a connection to
+a database they then read each other's answers: requests get rows of other users, with status 200. A thread does not
 survive the fork, and what it should do is never done. So an app is preloaded only if its import leaves nothing of the
 kind.
 
-As a program this is the check of a release: it imports the app as gunicorn would, in place of `gunicorn --check-config`,
-and writes what it found. `gunicorn.conf.py` uses `preload()`, which reads what became of the check, and looks again when
-the master has imported the app: a database that could not be reached at the check may answer later.
+As a program this is the check of a release, in place of `gunicorn --check-config`: it imports the app as gunicorn
+would, and writes what it found. `gunicorn.conf.py` uses `preload()`, which reads what became of the check, and looks
+again when the master has imported the app: a database that could not be reached at the check may answer later.
 
 What counts is what the kernel knows: descriptors, threads and child processes. Python is asked for names only.
 """
@@ -282,8 +282,9 @@ class Places:
 
         # An app that is installed has its files in its package.
         with contextlib.suppress(ImportError, ValueError, AttributeError):
-            locations = util.find_spec(app.partition(":")[0].partition(".")[0]).submodule_search_locations
-            self.package = os.path.join(os.path.realpath(list(locations or ())[0]), "") if locations else ""
+            spec = util.find_spec(app.partition(":")[0].partition(".")[0])
+            if spec.submodule_search_locations:
+                self.package = os.path.join(os.path.realpath(next(iter(spec.submodule_search_locations))), "")
         execute = machinery.SourceFileLoader.exec_module
 
         def exec_module(loader, module):
@@ -375,10 +376,9 @@ def check(config, result):
 
 
 def told(stage, before, places=None):
-    return [
-        {"stage": stage, "where": printable(places.of(key)) if places else "", "what": what}
-        for _rank, what, key in findings(before)
-    ]
+    facts = [(places.of(key) if places else "", what) for _rank, what, key in findings(before)]
+    # A loop has many descriptors, a pool many connections.
+    return [{"stage": stage, "where": printable(where), "what": what} for where, what in dict.fromkeys(facts)]
 
 
 def refuse_factory(app, name):
@@ -387,7 +387,7 @@ def refuse_factory(app, name):
 
     code = getattr(app, "__code__", None)
     if code is not None and not code.co_argcount + code.co_kwonlyargcount and not code.co_flags & 0x0C:
-        raise AppImportError(f"'{name}' is a function without parameters. If it makes the application, write '{name}()'")
+        raise AppImportError(f"'{name}' is a function without parameters. If it makes the app, write '{name}()'")
 
 
 def explain(error, application):

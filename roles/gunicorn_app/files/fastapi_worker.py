@@ -84,8 +84,8 @@ def isolated(protocol):
 
     uvicorn makes the task of a request in the context that is current then. That of an earlier request on the same
     connection is where requests are pipelined, and with asyncio's loop after a body of more than 64 kB: reading goes on
-    in the task that has waited for it, and the loop keeps its context (python/cpython#140947). What that request has set,
-    such as its user, the next one would see, who may be another client of nginx.
+    in the task that has waited for it, and the loop keeps its context (python/cpython#140947). What that request has
+    set, such as its user, the next one would see, and nginx may have it from another client.
     """
     # With what was set before there were requests.
     context = contextvars.copy_context()
