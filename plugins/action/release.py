@@ -114,6 +114,8 @@ class ActionModule(ActionBase):
             "guard": app["release"]["guard"],
             "keep": app["release"]["keep"],
             "exposure_limit": app["service"]["exposure_limit"],
+            "preload_app": app["gunicorn"]["preload_app"],
+            "preload_unsafe": app["gunicorn"]["preload_unsafe"],
             "timeout_start": app["service"]["timeout_start"],
             "timeout_stop": int(app["gunicorn"]["graceful_timeout"] + app["release"]["linger"] + MARGIN),
             "units": units(app, arguments["socket_group"]),

@@ -336,6 +336,13 @@ def processes(value, path):
             jitter,
             mend="Half of max_requests spreads the restarts well",
         )
+    if gunicorn.get("preload_unsafe") and str(gunicorn.get("preload_app")).lower() != "true":
+        yield problem(
+            f"{path}.gunicorn.preload_unsafe",
+            "takes effect only with preload_app true",
+            gunicorn["preload_unsafe"],
+            mend="Leave it out",
+        )
     keepalive = gunicorn.get("keepalive")
     if keepalive is not None and keepalive <= NGINX_KEEPALIVE:
         yield problem(

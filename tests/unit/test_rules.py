@@ -123,6 +123,8 @@ def test_sound_apps_pass(change):
         ({"gunicorn": {"workers": -1}}, "gunicorn.workers", "must be at least 0"),
         ({"gunicorn": {"backlog": 0}}, "gunicorn.backlog", "must be at least 1"),
         ({"gunicorn": {"max_requests": 10, "max_requests_jitter": 11}}, "gunicorn.max_requests_jitter", "greater than"),
+        ({"gunicorn": {"preload_unsafe": True}}, "gunicorn.preload_unsafe", "only with preload_app true"),
+        ({"gunicorn": {"preload_app": False, "preload_unsafe": True}}, "gunicorn.preload_unsafe", "only with preload"),
         ({"gunicorn": {"keepalive": 2}}, "gunicorn.keepalive", "must exceed nginx's own 2 s"),
         ({"release": {"linger": 1.5}}, "release.linger", "must exceed nginx's own 2 s"),
         ({"nginx": {"upstream": {"keepalive_timeout": "10s"}}}, "nginx.upstream.keepalive_timeout", "must be shorter"),

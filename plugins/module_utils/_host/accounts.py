@@ -315,9 +315,18 @@ def end_processes(layout, run):
     for uid in found:
         if os.path.isdir(os.path.join(layout.top, "run/user", str(uid))):
             _run(run, "systemctl", "stop", f"user@{uid}.service", f"user-runtime-dir@{uid}.service")
+    _end(found)
+
+
+def end_builds(layout, spared):
+    """End all that runs as the build account, but in a unit whose control group has `spared` in its name."""
+    _end([_account(layout.build_account).pw_uid], spared)
+
+
+def _end(found, spared=""):
     deadline = time.monotonic() + DEATH
     while True:
-        left = _processes(found)
+        left = {pid: name for pid, name in _processes(found).items() if not spared or spared not in _group_of(pid)}
         if not left:
             return
         if time.monotonic() > deadline:
@@ -327,6 +336,15 @@ def end_processes(layout, run):
             for pid in left:
                 _signal(pid, number, found)
         time.sleep(0.05)
+
+
+def _group_of(pid):
+    """The control groups of a process, which it cannot choose."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def _processes(found):

@@ -82,8 +82,8 @@ class Cage:
         """
         limits = self.limits
         service = {
-            "User": self.layout.builder,
-            "Group": self.layout.builder,
+            "User": self.layout.build_account,
+            "Group": self.layout.build_account,
             # Beside the services of the host, or the weights would count in a slice of the unit's own only.
             "Slice": "system.slice",
             "CPUWeight": limits.get("cpu_weight", 10),

@@ -186,18 +186,18 @@ class Layout:
             raise ReleaseError("choose", f"{name!r} is not a valid app name.")
         self.top = root
         self.name = name
-        # An app's name begins with a letter, so this is none.
+        # The account that fetches and builds. No app can have its name: those begin with a letter.
         self.build_account = f"_{name}"
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
-        # The account that fetches and builds. No app can have its name: those begin with a letter.
-        self.builder = "_" + name
         self.build = os.path.join(self.base, "build")
         # The builder's: what outlives a build, and what does not.
         self.fetched = os.path.join(self.build, "fetched")
         self.scratch = os.path.join(self.build, "scratch")
         self.repository = os.path.join(self.fetched, "repository.git")
+        # Of 0.2.0, readable for everybody.
+        self.old_repository = os.path.join(self.base, "repository.git")
         self.shared = os.path.join(self.base, "shared")
         self.live = os.path.join(self.base, "live.sock")
         self.current = os.path.join(self.base, "current")
