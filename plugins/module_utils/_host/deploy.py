@@ -39,8 +39,8 @@ from .tree import Modes, open_below, remove, replace_by_link, take_over
 STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
 # Of settings that an earlier version of the collection has kept on the host.
 DEFAULTS = {
-    **{"build_secrets": {}, "build_limits": {}, "uv_hashes": [], "tools_env": {}},
-    **{"preload_app": "auto", "preload_unsafe": False},
+    "build_secrets": {}, "build_limits": {}, "uv_hashes": [], "tools_env": {},
+    "preload_app": "auto", "preload_unsafe": False,
 }
 # Modes of parts of a release that hold its configuration.
 CLOSED = {"gunicorn.conf.py": 0o640, "start.sh": 0o750, "lib": 0o750, "systemd": 0o700}
