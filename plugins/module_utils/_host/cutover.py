@@ -150,6 +150,7 @@ class Cutover:
                         "PATH": f"{self.layout.release(id_)}/venv/bin:{PATH}",
                     },
                     writable=[source, self.layout.scratch],
+                    packages=point == "after_build",
                 )
 
     def hook_env(self, point, id_, previous, **facts):

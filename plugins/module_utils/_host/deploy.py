@@ -302,14 +302,16 @@ class Deploy:
         python = os.path.join(os.path.realpath(os.path.join(top, "venv")), "bin", "python")
         with self.cutover.phase("build"):
             # The app may not write beside its code, so what is not compiled now is compiled at every start.
-            compile_all = [python, "-I", "-m", "compileall", "-q", self._project]
+            # By the interpreter itself: the environment is closed to the build account.
+            compile_all = [os.path.realpath(python), "-I", "-m", "compileall", "-q", self._project]
             self.cage.build(compile_all, "build", "cannot compile", check=False, writable=[self._source])
             self._nobody_builds()
             self._close(self._source)
             remove(self.layout.scratch)
             group = grp.getgrnam(self.layout.name).gr_gid
             for path, text in release_files(self.params).items():
-                write_file(os.path.join(top, path), text, file_mode(path), group=group)
+                mode = file_mode(path)
+                write_file(os.path.join(top, path), text, mode, group=group if mode & 0o040 else -1)
             self._share()
         with self.cutover.phase("check"):
             found = self._check_units(self.id, self.previous)
