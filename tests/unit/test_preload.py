@@ -27,6 +27,7 @@ def result(*findings, **changes):
 def test_what_a_check_finds_is_read():
     assert preload.parse_findings(result()) == []
     assert preload.parse_findings(result(DATABASE, THREAD, LISTENER)) == [DATABASE, THREAD, LISTENER]
+    assert preload.parse_findings(result(DATABASE).decode()) == [DATABASE]
     assert preload.parse_error(result(DATABASE)) == ""
 
 

@@ -37,15 +37,10 @@ from .tree import Modes, open_below, remove, replace_by_link, take_over
 
 # What a deploy goes through. A run may stop after any of them, and go on in another call of the module.
 STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
-# Of settings that an earlier version of the collection has kept on the host.
-DEFAULTS = {
-    "build_secrets": {}, "build_limits": {}, "uv_hashes": [], "tools_env": {},
-    "preload_app": "auto", "preload_unsafe": False,
-}
 # Modes of parts of a release that hold its configuration.
 CLOSED = {"gunicorn.conf.py": 0o640, "start.sh": 0o750, "lib": 0o750, "systemd": 0o700}
 # Seconds that a check has to say where it was when its time was over.
-GONE = 5
+GONE = 10
 # Run by the app's user: what the source brings at a shared path is what the first release begins with.
 SEED = """
 set -eu
@@ -64,8 +59,13 @@ class Deploy:
 
     def __init__(self, params, run, check=False, diff=False):
         """`params` is what the action plugin prepared, `run` AnsibleModule.run_command or one like it."""
+        if "uv_hashes" not in params:
+            raise ReleaseError(
+                "choose",
+                "its settings on this host are from an older version of the collection. Run the playbook site once.",
+            )
         self.prepared = json.dumps(params)
-        self.params = params = {**DEFAULTS, **params}
+        self.params = params
         self.check = check
         self.diff = diff
         self.run_command = run
@@ -78,7 +78,7 @@ class Deploy:
         self.cage.limits = params["build_limits"]
         self.source = Source(params, self.layout, self.cage, self.shell)
         user, _colon, password = self.source.login.partition(":")
-        login = {"source_user": user, "source_password": password} if password else {"source_token": user}
+        login = {"source": password or user}
         self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
         self.lock = self.cutover.lock
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}

@@ -57,7 +57,7 @@ def _document(data):
     if len(data) > LARGEST:
         return None
     try:
-        document = json.loads(data.decode("ascii"))
+        document = json.loads(data if isinstance(data, str) else data.decode("ascii"))
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and document.get("format") == 1 else None
