@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import accounts
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.modules import app_absent
 
 ID = "20260101T000000Z-000000000001"
 
@@ -38,7 +39,7 @@ class Host:
     def make(self, path, text=None):
         path = self.root / path
         if text is None:
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -247,6 +248,56 @@ def test_paths_that_a_unit_let_an_app_write_are_named(host, tmp_path):
     os.chown(tmp_path / "data", 998, -1)
     unit = f"[Service]\nReadWritePaths=/srv/shop/shared {tmp_path}/data -{tmp_path}/other {tmp_path}/none\n"
     assert accounts.written_elsewhere(unit, [998]) == [f"{tmp_path}/data"]
+
+
+@pytest.fixture
+def app(host, monkeypatch):
+    """What the module finds of an app on this host."""
+    monkeypatch.setattr(app_absent, "Layout", lambda name: Layout(name, root=str(host.root)))
+    host.make("etc/systemd/system")
+    return lambda name="shop": app_absent.App(name, host.run).found()
+
+
+def test_names_that_begin_alike_are_another_apps(host, app):
+    host.app()
+    mine = [
+        "shop.access.log",
+        "shop.access.log.1",
+        "shop.access.log-20260101.gz",
+        "shop.error.log.2.gz",
+        "shop.error.log-1.zst",
+    ]
+    others = [
+        "shop-b.access.log",
+        "shop.access.log-of-other",
+        "shop.access.logs",
+        "shop.access.log.1.gz.access.log",
+        "shop.log",
+    ]
+    for name in mine + others:
+        host.make(f"var/log/nginx/{name}", "")
+    for name in (f"{ID}.sock", "other.sock", f"{ID}.sock.d"):
+        host.make(f"run/shop/{name}", "")
+    host.make("etc/systemd/system/shop@tty1.service", ""), host.make(f"etc/systemd/system/shop-b@{ID}.service", "")
+    root = host.root
+    assert app() == [
+        f"shop@{ID}.service",
+        *(f"{root}/{path}" for path in ("srv/shop", "var/cache/shop", f"run/shop/{ID}", f"run/shop/{ID}.sock")),
+        *sorted(f"{root}/var/log/nginx/{name}" for name in mine),
+        "user shop",
+    ]
+
+
+def test_nothing_is_found_of_what_never_was_an_app(host, app):
+    host.make("var/log/nginx/shop.access.log", "")
+    host.make("run/shop")
+    host.make("srv/shop")
+    assert app() == []
+
+
+def test_a_removal_that_was_interrupted_is_finished(host, app):
+    host.make("srv/shop/.lock", "")
+    assert app() == [f"{host.root}/srv/shop"]
 
 
 # -- on this host -----------------------------------------------------------------------------------------------------

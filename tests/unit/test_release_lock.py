@@ -92,7 +92,7 @@ def test_a_run_that_is_between_two_steps_keeps_others_out_and_goes_on_itself(lay
         ({"away": "", "held": True}, False),
         ({"away": "", "held": True, "boot": "before"}, False),
         ({"held": True, "until": "2020-01-01T00:00:00Z"}, True),
-        ({"held": True, "until": now(time.time() + 60)}, False),
+        ({"held": True, "until": now(time.time() + 3600)}, False),
     ],
 )
 def test_a_lock_without_a_process_is_stale_unless_its_owner_is_away_for_a_while(change, stale):

@@ -42,6 +42,8 @@ RESERVED = frozenset(
         "ssh sshd getty cron dpkg systemd dbus messagebus polkitd rsyslog nginx certbot fail2ban nftables ufw fastapi",
         "prometheus alertmanager grafana pushgateway docker containerd postgres postgresql mysql mariadb redis",
         "memcached rabbitmq postfix exim dovecot bind unbound chrony ntpsec",
+        "fastapi-apps-exporter fastapi-edge-exporter fastapi-firewall fastapi-mounts fastapi-resources",
+        "fastapi-restore-at-boot",
     )
     for word in line.split()
 )
