@@ -45,17 +45,20 @@ def opened(path, flags=os.O_RDONLY):
 
 
 @contextlib.contextmanager
-def opened_file(path):
-    """A descriptor of a regular file, to read it."""
-    with opened(path) as descriptor:
+def opened_by_links(path):
+    """The same of a path where links are in order, because whoever made them may read it: such as a certificate."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path, most=MOST, end=False, links=False):
+    """The first bytes of a file, or the last with `end`; OSError where it is none, or, without `links`, one leads there."""
+    with opened_by_links(path) if links else opened(path) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is not a regular file")
-        yield descriptor
-
-
-def read_bytes(path, most=MOST, end=False):
-    """The first bytes of a file, or the last with `end`; OSError where it is none, or a link leads there."""
-    with opened_file(path) as descriptor:
         if end:
             os.lseek(descriptor, max(os.fstat(descriptor).st_size - most, 0), os.SEEK_SET)
         parts = []
