@@ -10,10 +10,12 @@ import html
 import json
 import re
 import shlex
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor, redact, redact_url
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import env_values
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_file
 
 # Everything that a form of writing escapes is in it.
@@ -135,3 +137,70 @@ def test_a_source_is_shown_without_its_secrets(text, shown):
 
 def test_bytes_that_are_no_text_are_no_trouble():
     assert Redactor({"KEY": "\udcffabcdefgh"})("\udcffabcdefgh \udcfe") == "<KEY> \udcfe"
+
+
+SECRET = "s33dOfTheTest"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"connecting to postgresql://shop:{SECRET}@db.example.com/shop",
+        f"redis://:{SECRET}@cache:6379/0",
+        f"https://{SECRET}@git.example.com/shop.git",
+        f"Authorization: Bearer {SECRET}",
+        f"authorization: Basic {SECRET}==",
+        f"headers={{'Authorization': 'Token {SECRET}'}}",
+        f"[(b'authorization', b'Bearer {SECRET}')]",
+        f"Cookie: session={SECRET}; theme=dark",
+        f"Set-Cookie: id={SECRET}; HttpOnly",
+        f"password={SECRET}",
+        f'{{"api_key": "{SECRET}"}}',
+        f"DB_PASSWORD: '{SECRET} with blanks'",
+        f"GET /reset?token={SECRET}&user=1",
+        f"GET /s3?X-Amz-Signature={SECRET}",
+        f"the client_secret is {SECRET}",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0." + SECRET,
+        f"https://hooks.slack.com/services/T0/B0/{SECRET}",
+        f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET} and cut off",
+        f"ghp_{SECRET}{SECRET}",
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(text):
+    assert SECRET not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /items/7 was answered 200 in 0.012 s",
+        "/srv/shop/releases/20260131T101500Z-3f9a1c0b7d2e/env",
+        "https://shop.example.com/docs?page=2",
+        "worker timeout (pid:12)",
+        "unix:/srv/shop/live.sock",
+        "ssh deploy@app1.example.com",
+        "openssl x509 -noout -subject",
+    ],
+)
+def test_what_is_no_secret_stays(text):
+    assert redact(text) == text
+
+
+def test_an_environment_file_is_read_as_systemd_reads_it():
+    text = 'A="a \\"b\\" \\$c"\nB="two\nlines"\nC=plain\nD=\'single\'\n# E=comment\n'
+    assert env_values(text) == {"A": 'a "b" $c', "B": "two\nlines", "C": "plain", "D": "single"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 300_000, "a-" * 100_000, "secret" * 50_000, "token " + " " * 100_000, "://" + ":" * 100_000,
+        "://a:" * 30_000, "password" + "_" * 100_000, "-----BEGIN " + "A" * 100_000, "cookie" * 30_000, "eyJ" + "a" * 100_000,
+        "bearer " * 30_000,
+    ],
+)
+def test_no_text_takes_long(text):
+    begun = time.monotonic()
+    redact(text, {"PASSWORD": "x" * 20, "PIN": "4711"})
+    assert time.monotonic() - begun < 3

@@ -36,15 +36,16 @@ HARMLESS = re.compile(
 # What stands for a password in URLs whose user is a token.
 DUMMY_PASSWORDS = {"", "x-oauth-basic", "x-token-auth", "oauth2"}
 
+# With bounds, or a long word without a blank would take as long as an app likes.
 NAME = (
-    r"[\w-]*(?:secret|token|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key|private[_-]?key|credential"
-    r"|session(?:id)?|signature)[\w-]*"
+    r"(?<![\w-])[\w-]{0,80}?(?:secret|token|passw(?:or)?d|passphrase|pwd|api[_-]?key|access[_-]?key|private[_-]?key|credential"
+    r"|session(?:id)?|signature)[\w-]{0,80}"
 )
 PATTERNS = (
     # A key in its armour, on one line or many.
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), HIDDEN),
     # The password of a URL: with its user, who may be a token.
-    (re.compile(r"(?<=://)[^\s/@\"'<>]*:[^\s/\"'<>]*@(?=[^\s@]*)"), HIDDEN + "@"),
+    (re.compile(r"(?<=://)[^\s/@:\"'<>]{0,300}:[^\s/\"'<>]{0,1000}@"), HIDDEN + "@"),
     (re.compile(r"(?<=://)[^\s/@:\"'<>]{8,}@"), HIDDEN + "@"),
     (
         re.compile(r"(https://hooks\.slack\.com/services/|https://discord(?:app)?\.com/api/webhooks/)[\w/-]+"),

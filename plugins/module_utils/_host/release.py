@@ -404,7 +404,7 @@ def journal_text(lines):
 def _entry(line):
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     if not isinstance(entry, dict):
         return line

@@ -176,10 +176,12 @@ class Instance:
         for line in self._journal("--since", f"@{int(since)}", "--grep", '"cut_requests"'):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            for kind in total:
-                total[kind] += entry[f"cut_{kind}"]
+            # The app writes to the same journal.
+            counts = {kind: entry.get(f"cut_{kind}") for kind in total} if isinstance(entry, dict) else {}
+            for kind, count in counts.items():
+                total[kind] += count if isinstance(count, int) else 0
         return total
 
 
