@@ -73,10 +73,10 @@ import json
 import os
 import zlib
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
 from ansible_collections.daoman.fastapi.plugins.module_utils.program_files import PACKAGE, replace_directory, strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 SECRETS = (plan.CREDENTIALS, plan.ENVIRONMENT)
 TIMER = "certbot.timer"
@@ -114,7 +114,7 @@ def timer_is_on(module):
 
 
 def main():
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec=dict(
             certbot=dict(type="path", default="/usr/bin/certbot"),
             command=dict(type="str", required=True),
@@ -124,8 +124,6 @@ def main():
             env=dict(type="str", default="", no_log=True),
         ),
         supports_check_mode=True,
-        # Or all of the package would go to the journal, at each run.
-        no_log=True,
     )
     os.umask(0o022)
     systemd = os.path.isdir("/run/systemd/system")

@@ -88,7 +88,7 @@ attributes:
     description: Predicts the changes.
     support: full
   diff_mode:
-    description: Shows each file, but of secrets only that they differ.
+    description: Shows each file, but of secrets and of the collection's own code only that they differ.
     support: full
 author: The daoman.fastapi contributors (@daoman)
 """
@@ -123,9 +123,9 @@ import hashlib
 import os
 import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
 from ansible_collections.daoman.fastapi.plugins.module_utils.program_files import remove, replace_directory, strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 ROUNDS = 200000
 # `entries` is what the controller's part makes of a directory.
@@ -238,19 +238,21 @@ def apply(params, changes, gone):
             remove(path)
 
 
-def diff(changes, gone, hidden):
+def diff(changes, gone, hidden, own=()):
+    """What changes, for people: of secrets, and of the collection's own code (directories in `own`), only that it does."""
     shown = []
     for path, pair in changes.items():
         if path in hidden:
             shown.append({"prepared": f"{path}: the secret differs\n"})
+        elif path.startswith(tuple(own)):
+            shown.append({"prepared": f"{path} differs\n" if pair[0] else f"{path} is new\n"})
         else:
             shown += tree.diff("/", {path: pair})
     return shown + [{"prepared": f"{path} is removed\n"} for path in gone]
 
 
 def main():
-    # Or all of the program would go to the journal, at each run.
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
+    module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
     params = module.params
     try:
@@ -268,7 +270,12 @@ def main():
             [(item["dest"], item["mode"], item["content"]) for item in params["files"]],
             [(item["dest"], item["content"]) for item in params["secrets"]],
         ),
-        diff=diff(changes, gone, {item["dest"] for item in params["secrets"]})
+        diff=diff(
+            changes,
+            gone,
+            {item["dest"] for item in params["secrets"]},
+            [item["dest"] + "/" for item in params["directories"] if item.get("module_utils")],
+        )
         + [{"prepared": f"{path} becomes a directory with mode {mode:04o}\n"} for path, mode in folders],
     )
 
