@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from pathlib import Path
 
 import ansible_collections
@@ -10,10 +11,10 @@ import ansible_collections
 HERE = str(Path(__file__).parent.parent / "collections" / "ansible_collections")
 ansible_collections.__path__ = [HERE, *ansible_collections.__path__]
 
-# On a host it has this name.
-from ansible_collections.daoman.fastapi.plugins.module_utils import _host  # noqa: E402  the path is set above
-
-sys.modules["fastapi_host"] = _host
+# On a host _host has this name. A package of its own, or its modules would take the places of those that modules import.
+package = types.ModuleType("fastapi_host")
+package.__path__ = [str(Path(__file__).parent.parent / "plugins/module_utils/_host")]
+sys.modules["fastapi_host"] = package
 
 PROGRAMS = Path(__file__).parent.parent / "roles/monitoring/files"
 sys.path[:0] = [str(PROGRAMS / name) for name in ("troubleshoot", "resources", "exporter")]

@@ -9,7 +9,9 @@ import re
 
 # The command parses SSH_ORIGINAL_COMMAND itself, so no shell and no other program gets it.
 HELD = 'command="/usr/local/sbin/fastapi-deploy --from-ssh",restrict'
-TYPE = r"(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+TYPE = (
+    r"(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+)
 # Options of sshd(8), in front of the type, with commas between them and quotes around what has spaces.
 OPTION = r"[A-Za-z0-9-]+(?:=\"(?:[^\"\\\n]|\\.)*\")?"
 KEY = re.compile(rf"(?:({OPTION}(?:,{OPTION})*) +)?({TYPE}) +([A-Za-z0-9+/]+={{0,2}})(?: +([^\n\r]*))?")
@@ -18,7 +20,9 @@ KEY = re.compile(rf"(?:({OPTION}(?:,{OPTION})*) +)?({TYPE}) +([A-Za-z0-9+/]+={{0
 def lines(keys):
     """Each line of the keys that is no comment, with the index of its key."""
     return [
-        (index, line.strip()) for index, key in enumerate(keys) for line in str(key).splitlines()
+        (index, line.strip())
+        for index, key in enumerate(keys)
+        for line in str(key).splitlines()
         if line.strip() and not line.strip().startswith("#")
     ]
 
@@ -40,6 +44,6 @@ def authorized_keys(keys, command_only):
         match = KEY.fullmatch(line)
         if command_only and match:
             options = f"{match.group(1)},{HELD}" if match.group(1) else HELD
-            line = f"{options} {line[match.start(2):]}"
+            line = f"{options} {line[match.start(2) :]}"
         result.append(line)
     return "".join(f"{line}\n" for line in result)

@@ -25,7 +25,7 @@ options:
     type: str
     required: true
   package:
-    description: Files of the package C(fastapi_host) that the command imports, by path. The controller's part adds them.
+    description: Files of the package C(fastapi_host) that the command imports, by path. The controller adds them.
     type: dict
     default: {}
   ca_bundle:

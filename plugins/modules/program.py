@@ -239,7 +239,7 @@ def apply(params, changes, gone):
 
 
 def diff(changes, gone, hidden, own=()):
-    """What changes, for people: of secrets, and of the collection's own code (directories in `own`), only that it does."""
+    """What changes, for people. Of secrets, and of the collection's own code below `own`, only that it does."""
     shown = []
     for path, pair in changes.items():
         if path in hidden:

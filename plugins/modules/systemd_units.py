@@ -271,8 +271,9 @@ class Units:
         names = sorted(name for name in now if SECRET_NAME.search(name) and unit.changed)
         if names:
             yield (
-                f"{unit.place}.sections.Service.Environment: everybody on the host can read {', '.join(names)} of {unit.name}, "
-                "by systemctl show. Put secrets into a file with mode 0600, and give it as EnvironmentFile or LoadCredential."
+                f"{unit.place}.sections.Service.Environment: everybody on the host can read {', '.join(names)} of "
+                f"{unit.name}, by systemctl show. Put secrets into a file with mode 0600, and give it as "
+                "EnvironmentFile or LoadCredential."
             )
 
     def run(self, argv, **options):
@@ -434,8 +435,8 @@ class Units:
             self.roll_back(written)
             text = "\n".join(journal)
             self.module.fail_json(
-                msg=f"{safe(self.redact(failure.message))}. All units of this run are as they were before. The last lines of its journal:"
-                f"\n{text}",
+                msg=f"{safe(self.redact(failure.message))}. All units of this run are as they were before. "
+                f"The last lines of its journal:\n{text}",
                 journal=journal,
                 units=[unit.result() for unit in self.units],
             )

@@ -22,29 +22,68 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.release impor
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.run import run_bounded, run_command
 
 SETTINGS = {
-    "name": "shop", "source_type": "git", "source": "https://ann:s3cret@git.internal/shop.git", "version": "v1",
-    "env": {}, "kit": kit.VERSION, "task_files": {"migrate": [], "after_switch": []},
+    "name": "shop",
+    "source_type": "git",
+    "source": "https://ann:s3cret@git.internal/shop.git",
+    "version": "v1",
+    "env": {},
+    "kit": kit.VERSION,
+    "task_files": {"migrate": [], "after_switch": []},
 }
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [
-    "shop v1", "fastapi-deploy shop v1", "sudo fastapi-deploy shop v1", "sudo -n fastapi-deploy shop v1",
-    "sudo -n /usr/local/sbin/fastapi-deploy shop v1", "/usr/local/sbin/fastapi-deploy shop v1", " shop v1 ",
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "shop v1",
+        "fastapi-deploy shop v1",
+        "sudo fastapi-deploy shop v1",
+        "sudo -n fastapi-deploy shop v1",
+        "sudo -n /usr/local/sbin/fastapi-deploy shop v1",
+        "/usr/local/sbin/fastapi-deploy shop v1",
+        " shop v1 ",
+    ],
+)
 def test_a_key_may_ask_for_a_deploy(command):
     assert ctl.asked(command) == ("shop", "v1")
 
 
-@pytest.mark.parametrize("command", [
-    "", "shop", "shop v1 more", "id", "sudo -n -u root fastapi-deploy shop v1", "sudo -i shop v1",
-    "shop v1;id", "shop v1 && id", "shop $(id)", "shop `id`", "shop v1\nid", "shop v1\n", "shop\tv1", "shop 'v1'",
-    "../shop v1", "Shop v1", "shop -v1", "shop --upload-pack=id", "shop v1|id", "shop v1>x", "/bin/sh -c 'shop v1'",
-    "scp -t /tmp", "internal-sftp", "fastapi-deploy --from-ssh", "shop v\x001", "/tmp/fastapi-deploy shop v1",
-    f"shop {'v' * 201}", f"{'s' * 32} v1",
-])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "shop",
+        "shop v1 more",
+        "id",
+        "sudo -n -u root fastapi-deploy shop v1",
+        "sudo -i shop v1",
+        "shop v1;id",
+        "shop v1 && id",
+        "shop $(id)",
+        "shop `id`",
+        "shop v1\nid",
+        "shop v1\n",
+        "shop\tv1",
+        "shop 'v1'",
+        "../shop v1",
+        "Shop v1",
+        "shop -v1",
+        "shop --upload-pack=id",
+        "shop v1|id",
+        "shop v1>x",
+        "/bin/sh -c 'shop v1'",
+        "scp -t /tmp",
+        "internal-sftp",
+        "fastapi-deploy --from-ssh",
+        "shop v\x001",
+        "/tmp/fastapi-deploy shop v1",
+        f"shop {'v' * 201}",
+        f"{'s' * 32} v1",
+    ],
+)
 def test_a_key_may_ask_for_nothing_else(command):
     assert ctl.asked(command) is None
 
@@ -68,15 +107,37 @@ def test_a_key_calls_sudo_with_two_words_and_nothing_of_its_environment(monkeypa
     assert sorted(env) == ["LC_ALL", "PATH"]
 
 
-@pytest.mark.parametrize("words", [[], ["shop"], ["shop", "v1", "x"], ["../shop", "v1"], ["shop", "--x"], ["shop", "v1\n"],
-                                   ["shop v1", "v1"], ["--from-ssh", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["shop"],
+        ["shop", "v1", "x"],
+        ["../shop", "v1"],
+        ["shop", "--x"],
+        ["shop", "v1\n"],
+        ["shop v1", "v1"],
+        ["--from-ssh", "x"],
+    ],
+)
 def test_other_words_are_wrong_usage(words, monkeypatch):
     monkeypatch.setattr(ctl, "deploy", lambda *_given, **_more: pytest.fail("it was run"))
     assert ctl.deploy_user(words) == ctl.USAGE
 
 
-@pytest.mark.parametrize("words", [[], ["deploy"], ["deploy", "shop"], ["deploy", "Shop", "v1"], ["rollback"],
-                                   ["deploy", "shop", "v1", "--nonsense"], ["releases", "../x"], ["restart", "shop"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["deploy"],
+        ["deploy", "shop"],
+        ["deploy", "Shop", "v1"],
+        ["rollback"],
+        ["deploy", "shop", "v1", "--nonsense"],
+        ["releases", "../x"],
+        ["restart", "shop"],
+    ],
+)
 def test_wrong_usage_of_fastapictl(words, capsys):
     with pytest.raises(SystemExit) as ended:
         ctl.main(words)
@@ -111,8 +172,10 @@ def test_a_version_is_released_with_the_settings_of_the_last_run(kept):
 @pytest.mark.parametrize(
     "changes, why",
     [
-        ({"task_files": {"migrate": ["hooks/migrate.yml"], "after_switch": ["warm.yaml"]}},
-         r"warm.yaml \(after_switch\), hooks/migrate.yml \(migrate\)"),
+        (
+            {"task_files": {"migrate": ["hooks/migrate.yml"], "after_switch": ["warm.yaml"]}},
+            r"warm.yaml \(after_switch\), hooks/migrate.yml \(migrate\)",
+        ),
         ({"source_type": "directory", "source": "/home/ann/shop"}, r"comes from a directory \(/home/ann/shop\)"),
         ({"source_type": "wheel", "source": "https://ann:s3cret@x/shop.whl"}, r"a wheel \(https://x/shop.whl\)"),
         ({"kit": 1}, "another version of the collection"),
@@ -130,7 +193,9 @@ def test_settings_of_an_older_version_are_refused(tmp_path):
         ctl.settings_for("shop", "v2", "releaser", kept=str(tmp_path))
 
 
-@pytest.mark.parametrize("app, place, why", [("blog", "", "not released by Ansible"), ("shop", "none", "keeps no settings")])
+@pytest.mark.parametrize(
+    "app, place, why", [("blog", "", "not released by Ansible"), ("shop", "none", "keeps no settings")]
+)
 def test_an_app_without_settings_is_refused(kept, app, place, why):
     with pytest.raises(ctl.Refused, match=why):
         ctl.settings_for(app, "v2", "releaser", kept=os.path.join(kept(), place))
@@ -197,7 +262,10 @@ def test_a_lock_has_an_exit_code_of_its_own_and_the_option_of_this_command(tmp_p
 def test_commands_are_run_as_ansible_runs_them(tmp_path):
     code, out, err = run_command(
         ["sh", "-c", "umask; pwd; echo $GIVEN '$HOME'; printf '\\377' >&2; cat; exit 3"],
-        cwd=str(tmp_path), environ_update={"GIVEN": "x y"}, umask=0o027, errors="surrogate_then_replace",
+        cwd=str(tmp_path),
+        environ_update={"GIVEN": "x y"},
+        umask=0o027,
+        errors="surrogate_then_replace",
         expand_user_and_vars=False,
     )
     assert (code, out.splitlines(), err) == (3, ["0027", str(tmp_path), "x y $HOME"], "\udcff")
@@ -211,10 +279,16 @@ def test_a_program_that_is_missing_and_a_wanted_success_are_failures():
         run_command(["false"], check_rc=True)
 
 
-@pytest.mark.parametrize("script, code, most", [
-    ("yes", 0, 1000), ("sleep 60", 124, 1000), ("sleep 60 & echo x", 124, 1000), ("exec >&- 2>&-; sleep 60", 124, 1000),
-    ("echo x; exit 4", 4, 1000),
-])
+@pytest.mark.parametrize(
+    "script, code, most",
+    [
+        ("yes", 0, 1000),
+        ("sleep 60", 124, 1000),
+        ("sleep 60 & echo x", 124, 1000),
+        ("exec >&- 2>&-; sleep 60", 124, 1000),
+        ("echo x; exit 4", 4, 1000),
+    ],
+)
 def test_a_command_that_says_too_much_or_does_not_end_is_ended(script, code, most):
     done = run_bounded(["sh", "-c", script], 1, most, {"PATH": os.environ["PATH"]})
     assert done.code == code and len(done.out) <= most
@@ -236,7 +310,9 @@ def test_the_package_needs_nothing_but_the_standard_library(tmp_path):
         "assert not [name for name in sys.modules if name.startswith('ansible')]\n"
         "from fastapi_host.ctl import main; main(['--help'])"
     )
-    done = subprocess.run([sys.executable, "-IB", "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-IB", "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0 and "usage: fastapictl" in done.stdout, done.stderr
     assert not list(tmp_path.rglob("__pycache__"))
 
@@ -264,8 +340,10 @@ def test_keys_that_are_not_held_are_as_given():
     assert deploy_keys.authorized_keys([f"pty {KEY}\n"], False) == f"pty {KEY}\n"
 
 
-@pytest.mark.parametrize("line", ["ssh-ed25519", "AAAA", f"from=x {KEY}", f'command="id" {KEY}', f'pty,Command="id" {KEY}',
-                                  "PermitRootLogin yes"])
+@pytest.mark.parametrize(
+    "line",
+    ["ssh-ed25519", "AAAA", f"from=x {KEY}", f'command="id" {KEY}', f'pty,Command="id" {KEY}', "PermitRootLogin yes"],
+)
 def test_lines_that_are_no_keys_or_have_a_command_are_found(line):
     assert deploy_keys.fault(line, True)
 

@@ -143,9 +143,7 @@ def test_a_huge_answer_is_cut(tmp_path):
 
 
 def test_huge_headers_are_refused(tmp_path):
-    with server(tmp_path / "s", OK, endless=b"X: " + b"y" * 60000 + b"\r\n"), pytest.raises(
-        OSError, match="too long"
-    ):
+    with server(tmp_path / "s", OK, endless=b"X: " + b"y" * 60000 + b"\r\n"), pytest.raises(OSError, match="too long"):
         switch.ask(str(tmp_path / "s"), "/", "h", 5)
 
 

@@ -54,10 +54,27 @@ def journal(monkeypatch):
 @pytest.mark.parametrize(
     "module, params",
     [
-        (program, {"files": [{"dest": "/nowhere/x", "content": SECRET}], "secrets": [{"dest": "/x/y", "content": f"{SECRET}-2"}]}),
-        (prometheus_config, {"program": "prometheus", "path": "/nowhere", "unit": "x", "url": "http://x",
-                             "files": [{"dest": "x.yml", "content": SECRET}]}),
-        (certbot_renewal, {"command": f"{SECRET}-1", "env": json.dumps({"X": f"{SECRET}-2"}), "dns_credentials": f"{SECRET}-3"}),
+        (
+            program,
+            {
+                "files": [{"dest": "/nowhere/x", "content": SECRET}],
+                "secrets": [{"dest": "/x/y", "content": f"{SECRET}-2"}],
+            },
+        ),
+        (
+            prometheus_config,
+            {
+                "program": "prometheus",
+                "path": "/nowhere",
+                "unit": "x",
+                "url": "http://x",
+                "files": [{"dest": "x.yml", "content": SECRET}],
+            },
+        ),
+        (
+            certbot_renewal,
+            {"command": f"{SECRET}-1", "env": json.dumps({"X": f"{SECRET}-2"}), "dns_credentials": f"{SECRET}-3"},
+        ),
         (systemd_units, {"units": [UNIT]}),
         (certificates, {"certificates": [], "env": json.dumps({"X": f"{SECRET}-1"}), "eab_hmac_key": f"{SECRET}-2"}),
     ],
@@ -101,12 +118,20 @@ def test_a_unit_without_secrets_is_shown_and_not_warned_of(units):
     assert "MODE=fast" in found.difference(found.units[0])["after"] and found.warnings == []
 
 
-@pytest.mark.parametrize("text, names", [
-    ('Environment="A=b c" D=e\nEnvironment=F=g', ["A", "D", "F"]), ("Environment=", []), ('Environment="open', []), ("", []),
-])
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ('Environment="A=b c" D=e\nEnvironment=F=g', ["A", "D", "F"]),
+        ("Environment=", []),
+        ('Environment="open', []),
+        ("", []),
+    ],
+)
 def test_assignments_of_a_unit_are_read(text, names):
     assert sorted(systemd_units.assignments(text)) == names
 
 
 def test_the_redactor_hides_what_a_unit_that_fails_prints():
-    assert SECRET not in Redactor(systemd_units.assignments(f"Environment=DB_PASSWORD={SECRET}"))(f"cannot use {SECRET}")
+    assert SECRET not in Redactor(systemd_units.assignments(f"Environment=DB_PASSWORD={SECRET}"))(
+        f"cannot use {SECRET}"
+    )

@@ -94,7 +94,9 @@ def test_ordinary_text_is_not_garbled(name, value, text):
 
 
 def test_names_that_are_public_are_shown():
-    redactor = Redactor({"HOSTS": "shop.example.com,www.shop.example.com"}, ["shop.example.com", "www.shop.example.com"])
+    redactor = Redactor(
+        {"HOSTS": "shop.example.com,www.shop.example.com"}, ["shop.example.com", "www.shop.example.com"]
+    )
     assert redactor("shop.example.com,www.shop.example.com") == "shop.example.com,www.shop.example.com"
 
 
@@ -106,10 +108,18 @@ def test_the_longest_value_is_hidden_first():
 @pytest.mark.parametrize(
     "text",
     [
-        "Authorization: Bearer abc.def-ghi", "{'authorization': 'Basic dXNlcjpwdw=='}", "redis://:hunter2@cache:6379/0",
-        "Set-Cookie: session=abcdef; Path=/", "api_key='abc def'", '"client_secret": "a\\"b"', "password is hunter2",
-        "https://hooks.slack.com/services/T0/B0/xyz", "ghp_0123456789012345678901234567890123456", "AKIAABCDEFGHIJKLMNOP",
-        "-----BEGIN RSA PRIVATE KEY-----\nabc", "https://0123456789abcdef@git.internal/x.git",
+        "Authorization: Bearer abc.def-ghi",
+        "{'authorization': 'Basic dXNlcjpwdw=='}",
+        "redis://:hunter2@cache:6379/0",
+        "Set-Cookie: session=abcdef; Path=/",
+        "api_key='abc def'",
+        '"client_secret": "a\\"b"',
+        "password is hunter2",
+        "https://hooks.slack.com/services/T0/B0/xyz",
+        "ghp_0123456789012345678901234567890123456",
+        "AKIAABCDEFGHIJKLMNOP",
+        "-----BEGIN RSA PRIVATE KEY-----\nabc",
+        "https://0123456789abcdef@git.internal/x.git",
     ],
 )
 def test_what_looks_like_a_secret_is_hidden_without_being_known(text):
@@ -195,8 +205,16 @@ def test_an_environment_file_is_read_as_systemd_reads_it():
 @pytest.mark.parametrize(
     "text",
     [
-        "a" * 300_000, "a-" * 100_000, "secret" * 50_000, "token " + " " * 100_000, "://" + ":" * 100_000,
-        "://a:" * 30_000, "password" + "_" * 100_000, "-----BEGIN " + "A" * 100_000, "cookie" * 30_000, "eyJ" + "a" * 100_000,
+        "a" * 300_000,
+        "a-" * 100_000,
+        "secret" * 50_000,
+        "token " + " " * 100_000,
+        "://" + ":" * 100_000,
+        "://a:" * 30_000,
+        "password" + "_" * 100_000,
+        "-----BEGIN " + "A" * 100_000,
+        "cookie" * 30_000,
+        "eyJ" + "a" * 100_000,
         "bearer " * 30_000,
     ],
 )

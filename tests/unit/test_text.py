@@ -35,7 +35,7 @@ def test_sequences_are_shown_and_not_obeyed(text, shown):
     assert safe(text) == shown
 
 
-@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "Grüße, 東京, עברית, 👩\u200d💻", "می\u200cخواهم", ""])
+@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "Grüße, 東京", "👩\u200d💻", "\u0645\u06cc\u200c\u062e", ""])
 def test_what_people_write_stays(text):
     assert safe(text) == text
 

@@ -96,7 +96,8 @@ def test_sudo_allows_nothing_else(as_releaser, command):
 
 
 @pytest.mark.parametrize("words", [
-    ("",), ("id",), ("sh", "-c", "id"), ("sudo", "-n", "id"), (f"{DEPLOY} shop v2; id",), ("shop v2 && id",), ("shop $(id)",),
+    ("",), ("id",), ("sh", "-c", "id"), ("sudo", "-n", "id"), (f"{DEPLOY} shop v2; id",), ("shop v2 && id",),
+    ("shop $(id)",),
     ("shop v2\nid",), ("../shop v2",), ("shop --upload-pack=id",), ("shop",), ("scp -t /tmp",), ("cat /etc/passwd",),
 ])
 def test_a_key_asks_for_nothing_else(releaser, words):
@@ -105,7 +106,9 @@ def test_a_key_asks_for_nothing_else(releaser, words):
         assert "uid=" not in done.stdout and "root:" not in done.stdout
 
 
-@pytest.mark.parametrize("options", [("-s",), ("-W", "127.0.0.1:22"), ("-N", "-o", "ExitOnForwardFailure=yes", "-R", "2200:[::1]:22")])
+@pytest.mark.parametrize("options", [
+    ("-s",), ("-W", "127.0.0.1:22"), ("-N", "-o", "ExitOnForwardFailure=yes", "-R", "2200:[::1]:22"),
+])
 def test_a_key_neither_transfers_files_nor_forwards_ports(fleet, options):
     """A connection of its own: what is forwarded belongs to it."""
     words = ["sftp"] if options == ("-s",) else []
@@ -145,7 +148,8 @@ def test_the_environment_has_no_say(fleet, as_releaser):
 
 def test_what_the_program_runs_is_root_s(host):
     for path, mode in (("/usr/local/sbin/fastapi-deploy", 0o755), ("/usr/local/sbin/fastapictl", 0o755),
-                       ("/usr/local/lib/fastapi/fastapi_host", 0o755), ("/usr/local/lib/fastapi/fastapi_host/ctl.py", 0o644),
+                       ("/usr/local/lib/fastapi/fastapi_host", 0o755),
+                       ("/usr/local/lib/fastapi/fastapi_host/ctl.py", 0o644),
                        ("/var/lib/fastapi", 0o755), ("/var/lib/fastapi/deploy", 0o700),
                        ("/var/lib/fastapi/deploy/shop.json", 0o600), ("/etc/ssh/fastapi-deploy.keys", 0o644)):
         file = host.file(path)

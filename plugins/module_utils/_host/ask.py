@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asks an app one question over HTTP, with an end: an answer that never ends, or is huge, is cut by time and by size."""
+"""Asks an app one question over HTTP: an answer that never ends, or is huge, is cut by time and by size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 1 << 16
 
 
 class Bounded(io.RawIOBase):
-    """What comes from a socket until a deadline, and no more than so many bytes. http.client takes it for the socket."""
+    """What comes from a socket until a deadline, up to so many bytes. http.client takes it for the socket."""
 
     def __init__(self, connection, deadline, most=MOST):
         super().__init__()

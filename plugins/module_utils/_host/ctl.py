@@ -68,8 +68,8 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
         )
     if settings["source_type"] != "git":
         raise Refused(
-            f"{app} comes from a {settings['source_type']} ({redact_url(settings['source'])}), which has no other versions "
-            "here: only Ansible can bring one. This command is for apps from git"
+            f"{app} comes from a {settings['source_type']} ({redact_url(settings['source'])}), which has no other "
+            "versions here: only Ansible can bring one. This command is for apps from git"
         )
     tasks = {point: files for point, files in settings.get("task_files", {}).items() if files}
     if tasks:
@@ -121,8 +121,9 @@ def carry_out(make, what):
         print(safe(text).replace(BREAK, "To end it and go on with this run, give --break-lock."), file=sys.stderr)
         return LOCKED if failure.phase == "lock" else FAILED
     result = work.result
+    done = "changed" if result["changed"] else "unchanged"
     what = what or f"of {result['version']}"
-    print(f"{'changed' if result['changed'] else 'unchanged'}: {work.layout.name} serves release {result['release']} {what}")
+    print(f"{done}: {work.layout.name} serves release {result['release']} {what}")
     return DONE
 
 
@@ -213,7 +214,7 @@ def asked(command):
 
 
 def deploy_user(arguments):
-    """The program fastapi-deploy: by sudo with two words, or as the command that a key of the deploy user is held to."""
+    """The program fastapi-deploy: by sudo with two words, or as the command that a key is held to."""
     if arguments == [FROM_SSH]:
         words = asked(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
         if words:

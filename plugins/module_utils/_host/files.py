@@ -55,7 +55,7 @@ def opened_by_links(path):
 
 
 def read_bytes(path, most=MOST, end=False, links=False):
-    """The first bytes of a file, or the last with `end`; OSError where it is none, or, without `links`, one leads there."""
+    """The first bytes of a file, or the last with `end`; OSError where it is none, or a link without `links`."""
     with opened_by_links(path) if links else opened(path) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{path} is not a regular file")

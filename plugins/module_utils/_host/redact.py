@@ -138,7 +138,9 @@ class Redactor:
             text = text.replace(secret, instead)
         for word, instead in self._words.items():
             if word in text:
-                text = re.sub(rf"(?<![A-Za-z0-9_<]){re.escape(word)}(?![A-Za-z0-9_>])", lambda _match, to=instead: to, text)
+                text = re.sub(
+                    rf"(?<![A-Za-z0-9_<]){re.escape(word)}(?![A-Za-z0-9_>])", lambda _match, to=instead: to, text
+                )
         for pattern, instead in PATTERNS:
             text = pattern.sub(instead, text)
         return text

@@ -6,10 +6,10 @@ import sys
 
 # Isolated (-I), Python looks nowhere but in its own directories and here; -B keeps it from writing compiled files.
 sys.path.insert(0, "/usr/local/lib/fastapi")
-from fastapi_host import tls  # noqa: E402  it is not on the path before
-from fastapi_host.run import run_bounded  # noqa: E402  it is not on the path before
-from fastapi_host.text import safe  # noqa: E402  it is not on the path before
-from fastapi_host.tls import Fault  # noqa: E402  it is not on the path before
+from fastapi_host import tls
+from fastapi_host.run import run_bounded
+from fastapi_host.text import safe
+from fastapi_host.tls import Fault
 
 # Of openssl and nginx: seconds, and bytes of output.
 TIMEOUT, MOST = 60, 1 << 20

@@ -25,11 +25,12 @@ import sys
 import threading
 import time
 
+from fastapi_host.ask import connect_unix, get
+from fastapi_host.files import opened, read_bytes, read_json
+from fastapi_host.release import ID
+
 from fastapi_doctor import parse
 from fastapi_doctor.host import read, run, side_by_side, tail
-from fastapi_host.ask import connect_unix, get
-from fastapi_host.files import opened, read_bytes, read_json, read_text
-from fastapi_host.release import ID
 
 # Seconds for all of them; what asks the network gives up before.
 DEADLINE = 8.0
@@ -336,9 +337,12 @@ def _owners(release, base):
 
 def _names(directory):
     """Paths of what is in a directory: of many the first ones."""
-    with contextlib.suppress(OSError), opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        with os.scandir(descriptor) as entries:
-            return sorted(os.path.join(directory, entry.name) for entry in itertools.islice(entries, NAMES))
+    with (
+        contextlib.suppress(OSError),
+        opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor,
+        os.scandir(descriptor) as entries,
+    ):
+        return sorted(os.path.join(directory, entry.name) for entry in itertools.islice(entries, NAMES))
     return []
 
 
@@ -382,7 +386,7 @@ def ask(name, path, unix="", port=0, tls=False):
     deadline = begun + ASK
     connection = None
     try:
-        connection = connect_unix(unix, deadline) if unix else socket.create_connection(("127.0.0.1", port), timeout=ASK)
+        connection = connect_unix(unix, deadline) if unix else socket.create_connection(("127.0.0.1", port), ASK)
         if tls:
             # Whose certificate it is, is judged; that it be trusted would hide which one it is.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -11,12 +11,13 @@ import os
 import threading
 import time
 
-from fastapi_doctor import parse
 from fastapi_host.files import apps, is_release, read_bytes, read_json, read_text
 from fastapi_host.kit import KIT
 from fastapi_host.redact import Redactor
 from fastapi_host.release import Layout, env_values
 from fastapi_host.run import run_bounded
+
+from fastapi_doctor import parse
 
 CONFIG = "/etc/fastapi/troubleshoot.json"
 DEFAULTS = {
@@ -148,7 +149,7 @@ class Host:
         return {name: site["name"] for site in self.sites for server in site["servers"] for name in server["names"]}
 
     def redactor(self):
-        """Hides what the report must not show: of all releases, for the journal tells of earlier ones, and of others."""
+        """Hides what the report must not show: of all releases, for the journal tells of earlier ones."""
         public = [*self.domains(), *(app["name"] for app in self.apps)]
         redactor = Redactor()
         for app in self.apps:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shlex
 
+from fastapi_host.lock import AWAY
+
 from fastapi_doctor import parse
 from fastapi_doctor.finding import critical, warning
 from fastapi_doctor.show import duration, size
-from fastapi_host.lock import AWAY
 
 # Restarts after which an app is not just unlucky, and the seconds in which they count.
 RESTARTS, RECENT = 3, 900

@@ -404,7 +404,7 @@ def journal(text):
             continue
         said = {key: _field(value) for key, value in entry.items()}
         message, priority, trace = _message(said.get("MESSAGE", ""), number(said.get("PRIORITY")))
-        # Any process may send these fields. The journal itself knows which process it was: only systemd speaks of others.
+        # Any process may send these fields. The journal knows which one it was: only systemd speaks of others.
         of_systemd = said.get("_PID") == "1"
         unit = (said.get("UNIT") if of_systemd else "") or said.get("_SYSTEMD_UNIT", "")
         found.append(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import textwrap
 import time
 
+from fastapi_host.text import one_line, safe
+
 from fastapi_doctor import parse
 from fastapi_doctor.finding import CRITICAL, WARNING
 from fastapi_doctor.show import duration, size
-from fastapi_host.text import one_line, safe
 
 DOCS = "https://github.com/daoman/ansible-collection-fastapi/blob/main/docs/troubleshooting.md"
 WIDTH = 80
