@@ -155,7 +155,7 @@ import tempfile
 import time
 
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import systemd
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import SECRET_NAME, Redactor
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor, is_secret
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.text import safe
 from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
@@ -268,7 +268,7 @@ class Units:
         self.redact.add(assignments(unit.before))
         now = assignments(unit.after if unit.installs else "")
         self.redact.add(now)
-        names = sorted(name for name in now if SECRET_NAME.search(name) and unit.changed)
+        names = sorted(name for name, value in now.items() if is_secret(name, value) and unit.changed)
         if names:
             yield (
                 f"{unit.place}.sections.Service.Environment: everybody on the host can read {', '.join(names)} of "

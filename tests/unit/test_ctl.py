@@ -242,6 +242,11 @@ def test_the_outcome_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().out == "unchanged: shop serves release 20260101T000000Z-0123456789ab of v1\n"
 
 
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(ctl.Refused, match=r"do not fit .*'of_later'"):
+        ctl.carry_out(lambda: {}["of_later"], "")
+
+
 def test_a_failure_is_safe_for_a_terminal_and_without_secrets(tmp_path, capsys):
     failure = ReleaseError("check", "it failed", "boom \x1b]52;c;AAAA\x07 \u202e hunter22hunter")
     assert ctl.carry_out(lambda: Work(tmp_path, failure), "") == ctl.FAILED

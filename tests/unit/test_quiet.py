@@ -106,6 +106,10 @@ def test_the_diff_of_a_unit_shows_names_and_no_values(units, tmp_path):
     assert "everybody on the host can read DB_PASSWORD of a.service" in found.warnings[0]
 
 
+def test_a_password_within_a_value_is_warned_of_too(units):
+    assert "read DATABASE_URL of" in units("DATABASE_URL=redis://:pw@cache/0").warnings[0]
+
+
 def test_a_change_of_a_value_alone_is_told(units, tmp_path):
     found = units("TOKEN=first-secret-value")
     (tmp_path / "a.service").write_text(found.units[0].after.replace("first", "other"))
@@ -114,7 +118,7 @@ def test_a_change_of_a_value_alone_is_told(units, tmp_path):
 
 
 def test_a_unit_without_secrets_is_shown_and_not_warned_of(units):
-    found = units("PATH=/usr/bin MODE=fast")
+    found = units("PATH=/usr/bin MODE=fast PASSWORD_FILE=/run/x URL=https://h/")
     assert "MODE=fast" in found.difference(found.units[0])["after"] and found.warnings == []
 
 

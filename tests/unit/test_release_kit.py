@@ -24,10 +24,13 @@ def test_it_is_kept_once_and_without_the_code_of_an_older_version(tmp_path):
     kit.mkdir()
     (kit / "code.zip").write_bytes(b"PK")
 
-    def save(change=(), **how):
-        return release_kit.save(json.dumps({**PREPARED, **dict(change)}), kit=str(kit), **how)
+    def save(change=(), package=str(tmp_path), **how):
+        return release_kit.save(json.dumps({**PREPARED, **dict(change)}), kit=str(kit), package=package, **how)
 
     assert save(check=True) and os.listdir(kit) == ["code.zip"]
+    assert save(package=str(tmp_path / "none"))
+    assert sorted(os.listdir(kit)) == ["code.zip", "shop.json"], "its fastapi-deploy still needs it"
+    (kit / "shop.json").unlink()
     assert save()
     assert os.listdir(kit) == ["shop.json"]
     assert stat.S_IMODE((kit / "shop.json").stat().st_mode) == 0o600

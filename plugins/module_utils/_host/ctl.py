@@ -109,7 +109,10 @@ def rollback(app, release, who, reason="", break_lock=False):
 def carry_out(make, what):
     """Do the work; tell on the standard output what serves, on the other what was noticed or failed."""
     failure = None
-    work = make()
+    try:
+        work = make()
+    except (KeyError, TypeError) as exc:
+        raise Refused(f"the settings do not fit the code on this host ({exc}). Run daoman.fastapi.site once") from exc
     try:
         work.run()
     except ReleaseError as exc:

@@ -16,15 +16,15 @@ from .files import read_text
 from .shell import write_file
 
 KIT = "/var/lib/fastapi/deploy"
-# What the settings mean. Those of an older version are refused until Ansible has released the app again.
+# Of the settings' meaning: one more where this package could not use those of before. fastapictl refuses other versions.
 VERSION = 2
 # Of one run, and no matter of the app.
 PASSING = ("break_lock", "migrate", "previous", "reason", "release", "run", "until", "upload", "who")
-# Collection 0.2.0 kept its own code here too, which the package fastapi_host has replaced.
-FORMER = "code.zip"
+# Collection 0.2.0 kept its own code here too. It is needed until the package, and with it another fastapi-deploy, is there.
+FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"
 
 
-def save(prepared, check=False, kit=KIT):
+def save(prepared, check=False, kit=KIT, package=PACKAGE):
     """Keep what a release was made with; whether that is something new.
 
     :arg prepared: parameters of release_apply, as JSON
@@ -38,8 +38,9 @@ def save(prepared, check=False, kit=KIT):
     if not check:
         if differs:
             write_file(path, settings, 0o600)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(former)
+        if os.path.isdir(package):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(former)
     return differs
 
 

@@ -146,6 +146,11 @@ class Redactor:
         return text
 
 
+def is_secret(name, value):
+    """Whether a variable is one that nobody else may read, by its name or by what is in it."""
+    return bool(SECRET_NAME.search(name) and not SETTING_NAME.search(name)) or bool(_within(value))
+
+
 def redact(text, values=None):
     """The text without the values, and without what looks like a secret."""
     return Redactor(values)(text)
