@@ -11,7 +11,7 @@ import ansible_collections
 HERE = str(Path(__file__).parent.parent / "collections" / "ansible_collections")
 ansible_collections.__path__ = [HERE, *ansible_collections.__path__]
 
-# On a host _host has this name. A package of its own, or its modules would take the places of those that modules import.
+# On a host _host has this name. A package of its own: its modules must not replace those under the long name.
 package = types.ModuleType("fastapi_host")
 package.__path__ = [str(Path(__file__).parent.parent / "plugins/module_utils/_host")]
 sys.modules["fastapi_host"] = package

@@ -16,11 +16,11 @@ from .files import read_text
 from .shell import write_file
 
 KIT = "/var/lib/fastapi/deploy"
-# Of the settings' meaning: one more where this package could not use those of before. fastapictl refuses other versions.
+# Of the settings' meaning: one more where this package cannot use those of before. fastapictl refuses others.
 VERSION = 2
 # Of one run, and no matter of the app.
 PASSING = ("break_lock", "migrate", "previous", "reason", "release", "run", "until", "upload", "who")
-# Collection 0.2.0 kept its own code here too. It is needed until the package, and with it another fastapi-deploy, is there.
+# Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
 FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"
 
 
