@@ -93,6 +93,13 @@ def test_ordinary_text_is_not_garbled(name, value, text):
     assert Redactor({name: value})(text) == text
 
 
+def test_lines_of_a_long_value_in_base64_are_hidden():
+    value = "".join(map(chr, range(33, 126))) * 2
+    lines = base64.encodebytes(value.encode()).decode()
+    hidden = Redactor({"LONG_SECRET": value})(lines)
+    assert len(lines.splitlines()) == 4 and hidden.count("<LONG_SECRET>") == 4 and len(hidden) < 80, hidden
+
+
 def test_names_that_are_public_are_shown():
     redactor = Redactor(
         {"HOSTS": "shop.example.com,www.shop.example.com"}, ["shop.example.com", "www.shop.example.com"]

@@ -232,6 +232,9 @@ def _forms(text):
     found |= {re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in found if "%" in form}
     for offset in range(3):
         found |= _base64(data, offset)
+    # Programs write long ones in lines of 76 characters.
+    encoded = base64.b64encode(data).decode()
+    found |= {encoded[start : start + 76].rstrip("=")[:-1] for start in range(0, len(encoded), 76)}
     return {form for form in found if len(form) >= LONG}
 
 
