@@ -17,7 +17,10 @@ import json
 import os
 import re
 import time
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from .redact import redact, redact_url  # noqa: F401  part of this module's interface
+from .text import safe
 
 FORMAT = 1
 VENV_FORMAT = 2
@@ -117,14 +120,6 @@ def build_packages(apps):
     if any(source.startswith("ssh://") or SSH.match(source) for source in sources):
         packages.append("openssh-client")
     return packages
-
-
-def redact_url(url):
-    """The URL without user and password."""
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def sha256(text):
@@ -383,26 +378,25 @@ def requires_hashes(text):
     return "--hash" in text
 
 
-def redact(text, env):
-    """The text without the values of the app's environment. Short ones hide nothing and would garble the text."""
-    for key, value in sorted(env.items(), key=lambda item: -len(str(item[1]))):
-        if len(str(value)) >= 8:
-            text = text.replace(str(value), f"<{key}>")
-    return text
-
-
 def env_values(text):
-    """Names and values in the text of an environment file as env_file() writes it, where values may have many lines."""
-    found = re.finditer(r'^(\w+)="((?:[^"\\]|\\.)*)"$', text, re.MULTILINE | re.DOTALL)
-    return {match.group(1): re.sub(r"\\(.)", r"\1", match.group(2)) for match in found}
+    """Names and values in the text of an environment file of systemd, where values may have many lines."""
+    found = {}
+    pattern = r'^\s*(\w+)=(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|([^\n]*))$'
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        double, single, bare = match.group(2), match.group(3), match.group(4)
+        if double is not None:
+            found[match.group(1)] = re.sub(r"\\(.)", r"\1", double, flags=re.DOTALL)
+        else:
+            found[match.group(1)] = single if single is not None else bare.strip()
+    return found
 
 
 def journal_text(lines):
-    """Lines of the journal as a person reads them: of a JSON line its message and its traceback.
+    """Lines of the journal as a person reads them: of a JSON line its message and its traceback; terminal-safe.
 
     An app that fails all requests logs the same traceback for each: it is shown where it came last.
     """
-    result = [_entry(line) for line in lines]
+    result = [safe(_entry(line)) for line in lines]
     last = {text: index for index, text in enumerate(result)}
     return "\n".join(text for index, text in enumerate(result) if "\n" not in text or last[text] == index)
 

@@ -9,12 +9,13 @@ import http.client
 import json
 import os
 import re
-import socket
 import threading
 import time
 
+from .ask import connect_unix, get
 from .release import ID, ReleaseError, journal_text, read_text
 from .shell import UNFINISHED, point, write_file
+from .text import one_line
 from .tree import remove
 
 # nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
@@ -24,24 +25,13 @@ MOST_WORKERS = 1000
 MOST_CUT = 1_000_000
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
 def ask(path, url, host, timeout):
-    """GET over a unix socket as nginx would ask: status and the body's first 500 characters."""
-    connection = UnixConnection(path, timeout)
+    """GET over a unix socket as nginx would ask: status and the body's first 500 characters, within the timeout."""
+    deadline = time.monotonic() + timeout
+    connection = connect_unix(path, deadline)
     try:
-        connection.request("GET", url, headers={"Host": host, "X-Forwarded-Proto": "https", "Connection": "close"})
-        answer = connection.getresponse()
-        return answer.status, answer.read(2000).decode("utf-8", "replace")[:500]
+        status, body = get(connection, url, {"Host": host, "X-Forwarded-Proto": "https"}, deadline)
+        return status, one_line(body.decode("utf-8", "surrogateescape"), 500)
     finally:
         connection.close()
 
