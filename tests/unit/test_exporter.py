@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import importlib.util
 import json
@@ -272,11 +273,16 @@ def test_rules_and_dashboards_trust_no_name_that_an_app_may_send():
     assert {name for name in named if not statsd.RESERVED.match(name)} <= {"process_start_time_seconds"}
 
 
-def test_every_line_of_the_worker_module_is_taken(intake, send):
+@pytest.fixture
+def module():
     path = Path(__file__).parents[2] / "roles/gunicorn_app/files/fastapi_metrics.py"
     spec = importlib.util.spec_from_file_location("fastapi_metrics", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_line_of_the_worker_module_is_taken(intake, send, module):
     sent = []
     worker = "app:shop,release:20260101T000000Z-aaaaaaaaaaaa,worker:3"
     metrics = module.Metrics(lambda text: sent.append(text) or True, {"app": "app:shop", "worker": worker})
@@ -285,12 +291,25 @@ def test_every_line_of_the_worker_module_is_taken(intake, send):
         metrics.observe({"route": SimpleNamespace(path="/items/{id}")}, method, status, number)
     for _ in range(2):
         list(metrics.flush())
-    metrics.end()
-    for reason in statsd.EXITS:
-        sent.append(f"fastapi_worker_exits_total:1|c|#app:shop,reason:{reason}")
+    sent += [f"fastapi_worker_exits_total:1|c|#app:shop,reason:{reason}" for reason in statsd.EXITS]
     for datagram in sent:
         send(datagram)
     assert set(outcome(intake)) == {"counted"} and outcome(intake)["counted"] > 30
+
+
+def test_a_worker_finds_the_moments_that_a_flood_leaves_to_it(module):
+    """The queue of the listener has room once in a while."""
+    tries = []
+    metrics = module.Metrics(lambda text: tries.append(text) or len(tries) % 4 == 0, {"app": "app:shop", "worker": ""})
+    metrics.observe({}, "GET", 200, 0.1)
+
+    async def main():
+        running = asyncio.create_task(metrics.run())
+        await asyncio.sleep(0.9)
+        running.cancel()
+
+    asyncio.run(main())
+    assert not metrics.requests and metrics.told
 
 
 @pytest.fixture
