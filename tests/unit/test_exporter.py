@@ -71,7 +71,7 @@ def numbers(clock):
 
 @pytest.fixture
 def intake(clock, passwd):
-    return statsd.Intake(registry.Registries("app", clock), senders.Accounts(clock, passwd.by_uid, passwd.by_name))
+    return statsd.Intake(registry.Registries("app", clock, room=statsd.room), senders.Accounts(clock, passwd.by_uid, passwd.by_name))
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def kept(intake, tmp_path) -> dict:
 
 def again(intake, saved):
     """The exporter after a restart."""
-    new = statsd.Intake(registry.Registries("app", intake.registries.clock, intake.registries.most), intake.accounts)
+    new = statsd.Intake(registry.Registries("app", intake.registries.clock, intake.registries.most, statsd.room), intake.accounts)
     new.restore(saved)
     return new
 
@@ -419,6 +419,12 @@ def test_made_up_series_keep_no_other_app_from_counting_also_after_a_restart(flo
         assert outcome(exporter, "blog") in ({"counted": 1}, {"counted": 2})
         exporter.take(b"a:1|c|#id:new", SHOP)
         assert len(shown(exporter, "a")) == 99
+
+
+def test_made_up_series_do_not_take_the_place_of_the_apps_own_workers(flooded, send, clock):
+    send("\n".join(f"name{n}:1|c" for n in range(600)))
+    send("fastapi_workers:1|g|#release:new,worker:0,state:serving")
+    assert shown(flooded, "fastapi_workers") == {'app="shop",release="new",state="serving",worker="0"': "1"}
 
 
 def test_a_histogram_takes_as_many_places_as_prometheus_makes_of_it(intake, send):

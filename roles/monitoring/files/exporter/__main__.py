@@ -43,7 +43,7 @@ class Apps:
     """What workers send, to a socket that systemd holds: what they send during a restart waits there."""
 
     def __init__(self, most, saved):
-        self.registries = numbers.Registries("app", most=most)
+        self.registries = numbers.Registries("app", most=most, room=statsd.room)
         self.intake = statsd.Intake(self.registries, senders.Accounts())
         self.intake.restore(saved.get("registry", []))
         self.socket = socket.socket(fileno=LISTENS)

@@ -91,24 +91,61 @@ def samples(name, kind):
     return {name + "_bucket", name + "_sum", name + "_count"} if kind == "histogram" else {name}
 
 
+class Room:
+    """How many series and names there may be, and how many new ones."""
+
+    def __init__(self, clock, most):
+        self.clock = clock
+        self.most = most
+        self.size = 0
+        self.names = 0
+        self.left = float(most)
+        self.reckoned = clock()
+
+    def refuses(self, weight, new_name):
+        now = self.clock()
+        self.left = min(self.left + max(now - self.reckoned, 0.0) * self.most / RENEWED, float(self.most))
+        self.reckoned = now
+        if self.size + weight > self.most or self.left < weight:
+            return "series"
+        return "names" if new_name and self.names >= MOST_NAMES else ""
+
+    def take(self, weight, new_name):
+        self.size += weight
+        self.left -= weight
+        self.names += new_name
+
+
+def anywhere(_name):
+    return ""
+
+
 class Registry:
     """Numbers of one app or one site. Labels are tuples of pairs. A metric is of one kind: counter, gauge or histogram.
 
     What changes a number returns why it did not: `kind` where the name is another kind's, `names` and `series` where there
-    are too many. An empty text is a success.
+    are too many. An empty text is a success. `room` names the room that a metric has its place in: each has a limit of its own.
     """
 
-    def __init__(self, clock=time.time, most=MOST_SERIES):
+    def __init__(self, clock=time.time, most=MOST_SERIES, room=anywhere):
         self.clock = clock
         self.most = most
+        self.room = room
+        self.rooms = {}
         self.kinds = {}
         self.samples = set()
         # By name, then by labels: the number, or the counts of a histogram's buckets and its sum; and when it was set.
         self.series = {}
-        self.size = 0
-        # New series that are left, and when that was reckoned.
-        self.left = float(most)
-        self.reckoned = clock()
+
+    @property
+    def size(self):
+        return sum(room.size for room in self.rooms.values())
+
+    def room_of(self, name):
+        key = self.room(name)
+        if key not in self.rooms:
+            self.rooms[key] = Room(self.clock, self.most)
+        return self.rooms[key]
 
     def _entry(self, kind, name, labels):
         """The entry, or why there is none."""
@@ -128,20 +165,16 @@ class Registry:
         """Takes a place for a new series. Returns why there is none."""
         if self.kinds.get(name, kind) != kind:
             return "kind"
-        now, weight = self.clock(), HISTOGRAM if kind == "histogram" else 1
-        self.left = min(self.left + max(now - self.reckoned, 0.0) * self.most / RENEWED, float(self.most))
-        self.reckoned = now
-        if self.size + weight > self.most or self.left < weight:
-            return "series"
-        if name not in self.kinds:
-            if len(self.kinds) >= MOST_NAMES:
-                return "names"
-            if self.samples & samples(name, kind):
-                return "kind"
+        room, weight, new_name = self.room_of(name), HISTOGRAM if kind == "histogram" else 1, name not in self.kinds
+        refused = room.refuses(weight, new_name)
+        if not refused and new_name:
+            refused = "kind" if self.samples & samples(name, kind) else ""
+        if refused:
+            return refused
+        if new_name:
             self.kinds[name] = kind
             self.samples |= samples(name, kind)
-        self.size += weight
-        self.left -= weight
+        room.take(weight, new_name)
         return ""
 
     def add(self, name, labels, value):
@@ -175,9 +208,10 @@ class Registry:
                 of_worker = kind == "gauge" and any(key == "worker" for key, _label in labels)
                 if now - seen > (FRESH if of_worker else REMEMBERED):
                     del found[labels]
-                    self.size -= HISTOGRAM if kind == "histogram" else 1
+                    self.room_of(name).size -= HISTOGRAM if kind == "histogram" else 1
             if not found:
                 del self.series[name], self.kinds[name]
+                self.room_of(name).names -= 1
                 self.samples -= samples(name, kind)
 
     def saved(self):
@@ -185,7 +219,7 @@ class Registry:
             [name, self.kinds[name], [[labels, *entry] for labels, entry in found.items()]]
             for name, found in self.series.items()
         ]
-        return {"series": series, "left": self.left, "reckoned": self.reckoned}
+        return {"series": series, "rooms": {key: [room.left, room.reckoned] for key, room in self.rooms.items()}}
 
     def restore(self, saved, admits):
         """Goes on with what was saved, as far as it is admitted and has a place."""
@@ -195,8 +229,9 @@ class Registry:
                 entry = self._entry(kind, name, labels)[0] if admits(name, kind, labels) else None
                 if entry is not None:
                     entry[:] = [value, seen]
-        self.left = min(saved.get("left", self.left), float(self.most))
-        self.reckoned = saved.get("reckoned", self.reckoned)
+        for key, (left, reckoned) in saved.get("rooms", {}).items():
+            room = self.rooms.setdefault(key, Room(self.clock, self.most))
+            room.left, room.reckoned = min(left, float(self.most)), reckoned
 
 
 def anything(*_series):
@@ -206,10 +241,11 @@ def anything(*_series):
 class Registries:
     """A registry for each value of a label, so that what one app or site makes up takes no other's place."""
 
-    def __init__(self, label, clock=time.time, most=MOST_SERIES):
+    def __init__(self, label, clock=time.time, most=MOST_SERIES, room=anywhere):
         self.label = label
         self.clock = clock
         self.most = most
+        self.room = room
         self.lock = threading.Lock()
         # What the exporter counts of its own work.
         self.own = Registry(clock)
@@ -217,13 +253,13 @@ class Registries:
 
     def of(self, owner):
         if owner not in self.each:
-            self.each[owner] = Registry(self.clock, self.most)
+            self.each[owner] = Registry(self.clock, self.most, self.room)
         return self.each[owner]
 
     def forget(self):
         for owner, registry in list(self.each.items()):
             registry.forget()
-            if not registry.series and self.clock() - registry.reckoned > RENEWED:
+            if not registry.series and all(self.clock() - room.reckoned > RENEWED for room in registry.rooms.values()):
                 del self.each[owner]
 
     def lines(self):

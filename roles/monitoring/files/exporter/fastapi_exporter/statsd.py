@@ -103,6 +103,11 @@ def tags(text):
     return found
 
 
+def room(name):
+    """An app that makes up metrics of its own leaves those of its workers their place."""
+    return "workers" if name in WORKERS else "own"
+
+
 def admits(app, name, kind, labels):
     """Why an app may not send a metric of this name, kind and labels; an empty text where it may."""
     labels = dict(labels)
