@@ -332,12 +332,6 @@ def test_a_lowercase_key_error_is_no_missing_variable():
     assert said(entry("KeyError: 'name'"))["missing"] == []
 
 
-@pytest.mark.parametrize(("pid", "unit"), [("1", "blog@1.service"), ("77", "shop@1.service")])
-def test_only_systemd_names_another_unit_in_the_journal(pid, unit):
-    entry = {"MESSAGE": "x", "_PID": pid, "_SYSTEMD_UNIT": "shop@1.service", "UNIT": "blog@1.service"}
-    assert parse.journal(json.dumps(entry))[0]["unit"] == unit
-
-
 def test_bytes_in_the_journal_are_read():
     assert parse.journal(json.dumps({"MESSAGE": [104, 105, 255]}))[0]["message"] == "hi\ufffd"
 

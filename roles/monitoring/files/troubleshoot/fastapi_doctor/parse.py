@@ -401,8 +401,7 @@ def journal(text):
         message, priority, trace = _message(str(message or ""), number(entry.get("PRIORITY")))
         found.append(
             {
-                # Of systemd itself. Any other may name whom it likes in a field without an underscore.
-                "unit": entry.get("_PID") == "1" and entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or "",
+                "unit": entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or "",
                 "source": entry.get("SYSLOG_IDENTIFIER") or entry.get("_COMM") or "",
                 "time": int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6,
                 "priority": priority,
