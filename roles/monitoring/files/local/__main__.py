@@ -1,9 +1,10 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program of fastapi-local.service: `local SETTINGS`. Only some accounts may connect to some ports of this host.
+"""The program of fastapi-local.service: `local SETTINGS`. Only some accounts may connect to some ports.
 
-They are rules of nftables on loopback, which also carries what the host sends to its own addresses. Others remove them
+These are ports of this host, by rules of nftables on loopback, which also carries what the host sends to its own addresses.
+And they are those of the hosts that Prometheus asks, whose firewalls know this host by its address alone. Others remove them
 without knowing: Debian's /etc/nftables.conf begins with `flush ruleset`, and a reload of nftables.service, a firewall or a
 person loads it. The kernel reports each removal, and the table is loaded again.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import pwd
@@ -36,7 +38,9 @@ delete table {table}
 table {table} {{
     chain output {{
         type filter hook output priority filter; policy accept;
-        oifname "lo" tcp dport {{ {ports} }} tcp flags & (fin | syn | rst | ack) == syn jump callers
+        tcp flags & (fin | syn | rst | ack) != syn accept
+        oifname "lo" tcp dport {{ {ports} }} jump callers
+        {remote}
     }}
     chain callers {{
         meta skuid {{ {uids} }} accept
@@ -74,10 +78,28 @@ def user_ids(names):
     return sorted(found)
 
 
-def load(ports, uids):
+def targets(addresses):
+    """Rules for `10.0.0.1:9100` and `[fd00::1]:9100`. A host that is known by its name only has none."""
+    found = {4: [], 6: []}
+    for item in addresses:
+        host, _colon, port = item.rpartition(":")
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(host.strip("[]"))
+            found[address.version].append(f"{address} . {int(port)}")
+    for family, version in (("ip", 4), ("ip6", 6)):
+        if found[version]:
+            yield f"{family} daddr . tcp dport {{ {', '.join(sorted(set(found[version])))} }} jump callers"
+
+
+def load(settings, uids):
     """Loads the table in one transaction: there is no moment without it. Returns it as the kernel has it."""
-    ports, uids = (", ".join(map(str, numbers)) for numbers in (ports, uids))
-    done = nft("-f", "-", text=RULES.format(table=" ".join(TABLE), ports=ports, uids=uids))
+    text = RULES.format(
+        table=" ".join(TABLE),
+        ports=", ".join(map(str, settings["ports"])),
+        remote="\n        ".join(targets(settings["targets"])),
+        uids=", ".join(map(str, uids)),
+    )
+    done = nft("-f", "-", text=text)
     if done.returncode != 0:
         sys.exit(
             f"nft does not load the rules for the local services: {done.stderr.strip()}\n"
@@ -119,7 +141,7 @@ def main():
         events.setblocking(False)
         events.bind((0, 1 << GROUP - 1))
         uids = user_ids(settings["users"])
-        meant = load(settings["ports"], uids)
+        meant = load(settings, uids)
         notify("READY=1")
         while True:
             ready, _write, _error = select.select([events, ending], [], [], LOOKED)
@@ -127,9 +149,9 @@ def main():
                 break
             now = user_ids(settings["users"])
             if now != uids:
-                uids, meant = now, load(settings["ports"], now)
+                uids, meant = now, load(settings, now)
             elif events in ready and removals(events) and listed() != meant:
-                meant = load(settings["ports"], uids)
+                meant = load(settings, uids)
                 print("The rules for the local services were removed by somebody, and are loaded again.", flush=True)
     # They stay over a restart. They go with their settings, where they are switched off.
     if not os.path.exists(path):
