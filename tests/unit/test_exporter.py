@@ -447,6 +447,14 @@ def test_series_that_come_and_go_are_bounded_too(intake, send, clock):
     assert len(shown(intake, "a")) == 50
 
 
+def test_series_do_not_add_up_over_days(intake, send, clock):
+    intake.registries.most = 100
+    for day in range(5):
+        send("\n".join(f"a:1|c|#id:{day}-{n}" for n in range(100)))
+        clock.now += registry.RENEWED
+    assert len(shown(intake, "a")) == 100
+
+
 def test_names_are_bounded(intake, send):
     for part in range(10):
         send("\n".join(f"a{part}_{n}:1|c" for n in range(100)))
@@ -782,6 +790,7 @@ def test_names_and_fields_that_no_release_has_do_not_stop_the_others(released, t
     (tmp_path / "a\nup 0").mkdir()
     (tmp_path / "a\nup 0/history.jsonl").write_text("{}\n", encoding="utf-8")
     assert len(released(action=["deploy"], outcome={"good": 1}, time=7)) == 1
+    assert [name for name, _entries in releases.Releases(str(tmp_path), os.getuid()).apps()] == ["shop"]
     (released.base / "live.sock").unlink()
     (released.base / "live.sock").symlink_to('/etc/x"\n.sock')
     assert released() == []
