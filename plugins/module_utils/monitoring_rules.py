@@ -107,7 +107,7 @@ def local_services(variables):
     for index, value in enumerate(variables.get("monitoring_local_services_users") or []):
         if not ACCOUNT.match(value):
             where = join("monitoring_local_services_users", index)
-            yield problem(where, "is not a valid account name", value, mend="Use the name of an account, such as 'grafana-agent'")
+            yield problem(where, "is not a valid account name", value, mend="Give a name such as 'grafana-agent'")
 
 
 def mounts(variables):

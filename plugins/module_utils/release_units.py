@@ -9,7 +9,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd impor
 
 # Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
 MARGIN = 10
-# By these sockets an app could write to the journal as whom it likes, fields of any size, past the limits of its output.
+# By these sockets an app could log under any name, and fields of any size.
 JOURNAL = "-/run/systemd/journal"
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rules by which only some accounts connect to local services, as text, and what is read of the kernel's messages."""
+"""The rules by which only some accounts connect to local services, and what is read of the kernel's messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_root_is_always_among_the_accounts_and_one_that_is_not_there_is_not(loca
 def test_an_error_of_nft_names_the_way_out(local, monkeypatch):
     failed = SimpleNamespace(returncode=1, stdout="", stderr="Operation not permitted\n")
     monkeypatch.setattr(local, "nft", lambda *_arguments, **_text: failed)
-    with pytest.raises(SystemExit, match="(?s)Operation not permitted.*monitoring_local_services: false"):
+    with pytest.raises(SystemExit, match=r"(?s)Operation not permitted.*monitoring_local_services: false"):
         local.load({"ports": [9090], "targets": []}, [0])
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 
 import pytest
+import testinfra
 from test_7_metrics import EXPORTERS, Metrics
 
 ALERTMANAGER = "http://127.0.0.1:9093/alertmanager/api/v2"
@@ -65,12 +67,8 @@ def seen(host):
 @pytest.fixture(scope="module", autouse=True)
 def alpha():
     """An account as the role gunicorn_app makes it."""
-    import os
-
-    import testinfra
-
     hosts = testinfra.get_hosts(["ansible://all"], ansible_inventory=os.environ["MOLECULE_INVENTORY_FILE"])
-    make = "useradd --system --comment 'FastAPI app' --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin alpha"
+    make = "useradd --system --comment 'FastAPI app' --home-dir /nonexistent --shell /usr/sbin/nologin alpha"
     for host in hosts:
         host.check_output(f"id -u alpha || {make}")
     yield
@@ -159,7 +157,8 @@ def test_the_rules_are_there_before_what_they_protect_also_after_a_reboot(host):
     assert host.service("fastapi-local").is_enabled
     before = host.check_output("systemctl show --property Before --value fastapi-local").split()
     units = ["fastapi-apps-exporter", "fastapi-edge-exporter", "prometheus", "prometheus-alertmanager"]
-    assert {f"{unit}.service" for unit in (*units, "prometheus-node-exporter", "prometheus-nginx-exporter")} <= set(before)
+    units += ["prometheus-node-exporter", "prometheus-nginx-exporter"]
+    assert {f"{unit}.service" for unit in units} <= set(before)
 
 
 def test_the_keeper_of_the_rules_may_do_little_else(host):
@@ -238,13 +237,14 @@ def test_prometheus_learns_what_is_refused(seen):
 
 FORGE = """
 import socket, sys, syslog
-sys.stdout.write("<0>told by its output" + chr(10))
+nl = chr(10)
+sys.stdout.write("<0>told by its output" + nl)
 sys.stdout.flush()
 for path, kind, text in (
-    ("/run/systemd/journal/socket", socket.SOCK_DGRAM, "MESSAGE=forged-it" + chr(10) + "SYSLOG_IDENTIFIER=sshd" + chr(10)),
+    ("/run/systemd/journal/socket", socket.SOCK_DGRAM, "MESSAGE=forged-it" + nl + "SYSLOG_IDENTIFIER=sshd" + nl),
     ("/run/systemd/journal/dev-log", socket.SOCK_DGRAM, "<38>sshd[1]: forged-it"),
     ("/dev/log", socket.SOCK_DGRAM, "<38>sshd[1]: forged-it"),
-    ("/run/systemd/journal/stdout", socket.SOCK_STREAM, "sshd" + chr(10) * 2 + "6" + chr(10) + ("0" + chr(10)) * 4 + "forged-it"),
+    ("/run/systemd/journal/stdout", socket.SOCK_STREAM, nl.join(["sshd", "", *"60000", "forged-it", ""])),
 ):
     sender = socket.socket(socket.AF_UNIX, kind)
     try:

@@ -37,7 +37,7 @@ MOST_ROUTES = 500
 # A datagram that every kernel takes whole.
 MOST_BYTES = 8000
 INTERVAL = 1.0
-# Somebody who floods the listener leaves room for others for moments only: so often in a second one of them is looked for.
+# While another app floods the listener, its queue has room for moments only: so often in a second one is tried.
 TRIES = 10
 STATES = ("starting", "serving", "draining")
 # In the place of a status where an app never answered, as with an exception.

@@ -1,7 +1,10 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program of fastapi-apps-exporter.service and fastapi-edge-exporter.service: `exporter apps|edge ADDRESS PORT SERIES`."""
+"""The program of fastapi-apps-exporter.service and fastapi-edge-exporter.service.
+
+`exporter apps|edge ADDRESS PORT SERIES`: where the page is, and how many series an app or a site may have.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 MOST_SERIES = 10000
 MOST_NAMES = 500
 HISTOGRAM = len(BOUNDS) + 3
-# Series that are forgotten make room for new ones only so fast: each new one stays in the memory of Prometheus for hours.
+# Seconds until all series may be new ones: each of them stays in the memory of Prometheus for hours.
 RENEWED = 86400.0
 # What an exporter counts of its own work.
 LINES = "fastapi_exporter_lines_total"
@@ -123,8 +123,9 @@ def anywhere(_name):
 class Registry:
     """Numbers of one app or one site. Labels are tuples of pairs. A metric is of one kind: counter, gauge or histogram.
 
-    What changes a number returns why it did not: `kind` where the name is another kind's, `names` and `series` where there
-    are too many. An empty text is a success. `room` names the room that a metric has its place in: each has a limit of its own.
+    What changes a number returns why it did not: `kind` where the name is another kind's, `names` and `series` where
+    there are too many. An empty text is a success. `room` names the room that a metric has its place in, each with its
+    own limit.
     """
 
     def __init__(self, clock=time.time, most=MOST_SERIES, room=anywhere):

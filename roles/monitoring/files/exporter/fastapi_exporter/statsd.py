@@ -4,8 +4,8 @@
 """What workers and apps send: DogStatsD lines, such as `orders_total:1|c|#plan:pro`.
 
 Types are c (counter), g (gauge, or a change of one where the number has a sign) and h, d and ms (histograms; ms is in
-milliseconds). A sample rate says how many times a value stands for. The label `app` is the kernel's word for who sent the
-line. Names of the stack are taken only from the worker module, in the form in which it sends them.
+milliseconds). A sample rate says how many times a value stands for. The label `app` is the kernel's word for who sent
+the line. Names of the stack are taken only in the form in which the worker module sends them.
 """
 
 from __future__ import annotations
