@@ -4,9 +4,10 @@
 """The program of fastapi-local.service: `local SETTINGS`. Only some accounts may connect to some ports.
 
 These are ports of this host, by rules of nftables on loopback, which also carries what the host sends to its own
-addresses, and ports of the hosts that Prometheus asks, whose firewalls know this host by its address alone. Others
-remove the rules without knowing: Debian's /etc/nftables.conf begins with `flush ruleset`, and a reload of nftables.service, a
-firewall or a person loads it. The kernel reports each removal, and the table is loaded again.
+addresses, and ports of the hosts that Prometheus asks, whose firewalls know this host by its address alone.
+
+Others remove the rules without knowing: Debian's /etc/nftables.conf begins with `flush ruleset`, and a reload of
+nftables.service, a firewall or a person loads it. The kernel reports each removal, and the table is loaded again.
 """
 
 from __future__ import annotations
