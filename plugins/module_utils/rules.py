@@ -364,6 +364,8 @@ def processes(value, path):
         yield problem(f"{path}.gunicorn.umask", "is not an octal umask", umask, mend="Put it in quotes: '0027'")
     yield from at_least(value, path, "service.limit_nofile", 64)
     yield from at_least(value, path, "service.timeout_start", 1)
+    yield from at_least(value, path, "service.log_rate_limit_interval", 1)
+    yield from at_least(value, path, "service.log_rate_limit_burst", 0)
     yield from limit(service.get("exposure_limit"), f"{path}.service.exposure_limit")
     for index, directory in enumerate(service.get("writable_paths") or []):
         where = join(f"{path}.service.writable_paths", index)

@@ -132,6 +132,8 @@ def test_sound_apps_pass(change):
         ({"gunicorn": {"umask": "23"}}, "gunicorn.umask", "Put it in quotes"),
         ({"health": {"readiness": "ready"}}, "health.readiness", "Begin it with '/'"),
         ({"health": {"successes": 0}}, "health.successes", "must be at least 1"),
+        ({"service": {"log_rate_limit_interval": 0}}, "service.log_rate_limit_interval", "at least 1"),
+        ({"service": {"log_rate_limit_burst": -1}}, "service.log_rate_limit_burst", "at least 0"),
         ({"service": {"exposure_limit": 11}}, "service.exposure_limit", "at most 10"),
         ({"service": {"writable_paths": ["var"]}}, "service.writable_paths[0]", "must be absolute"),
         ({"service": {"writable_paths": ["/etc/"]}}, "service.writable_paths[0]", "system directory"),
