@@ -327,7 +327,7 @@ def test_a_file_needs_either_a_template_or_content(project, item):
 
 def test_content_is_sent_as_it_is(project):
     files, _links = send({"files": [{"path": "{a}.conf", "content": "{{ x }}", "origin": "mine"}]})
-    assert files["{a}.conf"] == {"path": "{a}.conf", "content": "{{ x }}", "origin": "mine", "mode": "0644"}
+    assert files["{a}.conf"] == {"path": "{a}.conf", "content": "{{ x }}", "origin": "mine", "mode": "0640"}
 
 
 def test_variables_of_one_file_are_its_own(project, monkeypatch):
