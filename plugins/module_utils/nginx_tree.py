@@ -37,7 +37,7 @@ HEADER = re.compile(r"\A(?:.*\n){0,4}# Role daoman\.fastapi\.\w+")
 USERS = re.compile(r"^\s*auth_basic_user_file\s+[\"']?([^\s;$\"']+)[\"']?\s*;", re.M)
 # Checks of these take as long as a hundred requests and more, and nginx does nothing else meanwhile.
 SLOW_HASH = re.compile(r"^[^:#\s]+:\$(?:2[abxy]?|5\$rounds=\d{5,}|6\$rounds=\d{5,}|7|y|gy)\$", re.M)
-LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
+LOG = re.compile(r"(?:^|[;{])[^\S\n]*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
 CACHE = re.compile(r"^\s*proxy_cache_path\s+(/[^\s;$]+)", re.M)
 PID = re.compile(r"^\s*pid\s+(/[^\s;]+)", re.M)
 CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)

@@ -47,9 +47,8 @@ def test_a_kept_answer_is_not_for_those_without_a_password(ask):
 def test_passwords_can_be_tried_only_so_often(nginx, ask):
     """The burst and what comes in meanwhile; nginx checks no more of them. Others, and what is open, are not concerned."""
     client = ("--interface", "127.0.6.6")
-    found = nginx.statuses(f"{CLOSED}/?[1-400]", *AT_ONCE, *client, "--user", "alice:wrong")
-    assert 200 <= found["401"] <= 350 and found["401"] + found["429"] == 400
-    assert ask("/", *client, "--user", "alice:wonderland").status == 429
+    found = nginx.statuses(f"{CLOSED}/?[1-800]", *AT_ONCE, *client, "--user", "alice:wrong")
+    assert found["401"] >= 200 and found["429"] >= 100 and found["401"] + found["429"] == 800
     assert ask("/", *client).status == 401, "no password, nothing to check"
     assert ask("/health", *client, "--user", "alice:wrong").status == 200
     assert ask("/", "--interface", "127.0.7.7", "--user", "alice:wonderland").status == 200
