@@ -84,6 +84,11 @@ options:
     type: list
     elements: str
     default: []
+  proxies:
+    description: Addresses and networks of proxies before the host, for the templates as C(harden_proxies).
+    type: list
+    elements: str
+    default: []
   strict:
     description: Whether an RSA host key of less than 4096 bits is replaced.
     type: bool
@@ -228,6 +233,7 @@ ARGUMENTS = dict(
     allow=dict(type="list", elements="str", default=[]),
     fleet=dict(type="list", elements="str", default=[]),
     monitors=dict(type="list", elements="str", default=[]),
+    proxies=dict(type="list", elements="str", default=[]),
     strict=dict(type="bool", default=False),
     restart_nginx=dict(type="bool", default=False),
     checks=dict(type="bool", default=True),
