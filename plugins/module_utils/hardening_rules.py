@@ -17,7 +17,8 @@ USER = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
 SETTING = re.compile(r"^[A-Za-z0-9_.*/-]+$")
 AT_LEAST_ONE = (
     ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"),
-    ("hardening_ssh", "max_startups_per_source"), ("hardening_fail2ban", "maxretry"), ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
+    ("hardening_ssh", "max_startups_per_source"), ("hardening_fail2ban", "maxretry"),
+    ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
 )
 
 

@@ -21,6 +21,8 @@ import tempfile
 import time
 from collections import namedtuple
 
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+
 ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
 FROM = re.compile(r"^\s*# from (\S+)\s*$")
 END = re.compile(r"^\s*# end of (\S+)\s*$")
@@ -105,7 +107,7 @@ def write(path, node):
             os.unlink(path)
         return
     folder, name = os.path.split(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    places.make(folder)
     # nginx's wildcards pass over names with a leading dot
     holder = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
     temporary = os.path.join(holder, name)

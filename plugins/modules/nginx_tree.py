@@ -230,6 +230,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 
 ARGUMENTS = dict(
     files=dict(
@@ -569,6 +570,8 @@ def remove_empty(paths):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     try:
         module.exit_json(**Transaction(module).run())
     except tree.TreeError as error:

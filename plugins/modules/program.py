@@ -108,6 +108,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 
 ROUNDS = 200000
 # `entries` is what the controller's part makes of a directory.
@@ -202,6 +203,8 @@ def main():
     # Or all of the program would go to the journal, at each run.
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     params = module.params
     changes, gone = plan(params)
     if not module.check_mode:

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from conftest import HOSTS, until
+from conftest import HOSTS, each, until
 
 SHOP = "curl --silent --show-error --insecure --resolve shop.example.com:443:127.0.0.1 https://shop.example.com"
 
@@ -290,6 +290,20 @@ def test_what_a_container_cannot_do_is_said(fleet):
     said = fleet.hardened()
     assert said.count("skipped: sysctl: ") == said.count("time: a container has its host's clock") == len(HOSTS), said
     assert said.count("changed=0") == len(HOSTS)
+
+
+def test_a_site_goes_into_maintenance(fleet):
+    """Also on a host where the directory of others' states was closed, as one with a deploy user once was."""
+    code = f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'"
+    fleet.output(HOSTS[0], "chmod 0700 /var/lib/fastapi")
+    try:
+        done = fleet.play("daoman.fastapi.maintenance", {"app": "shop"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert each(lambda host: fleet.output(host, code)) == ["503", "503"]
+    finally:
+        done = fleet.play("daoman.fastapi.maintenance", {"app": "shop", "maintenance": False})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert each(lambda host: fleet.output(host, code)) == ["200", "200"]
 
 
 def test_a_deploy_works_over_the_hardened_connection(fleet):
