@@ -303,7 +303,16 @@ WantedBy=timers.target
 DROP_IN = (
     TEXT
     + """[Service]
-{environment}# A deploy hook that fails does not fail certbot, so that nginx has the new certificates is looked at here.
+{environment}LockPersonality=yes
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectControlGroups=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+# A deploy hook that fails does not fail certbot, so that nginx has the new certificates is looked at here.
 ExecStartPost={command} check
 ExecStopPost={command} record
 """

@@ -17,8 +17,9 @@ MOUNT_OPTIONS = ("nosuid", "nodev", "noexec")
 USER = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
 SETTING = re.compile(r"^[A-Za-z0-9_.*/-]+$")
 AT_LEAST_ONE = (
-    ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"), ("hardening_firewall", "ssh_rate"),
-    ("hardening_fail2ban", "maxretry"), ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
+    ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"),
+    ("hardening_ssh", "max_startups_per_source"), ("hardening_fail2ban", "maxretry"),
+    ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
 )
 
 
@@ -51,6 +52,12 @@ def variables(given):
     for variable, key in (("hardening_firewall", "ssh_allow"), ("hardening_fail2ban", "ignore")):
         for index, network in enumerate((given.get(variable) or {}).get(key) or []):
             yield from _network(network, f"{variable}.{join(key, index)}")
+    for index, network in enumerate(given.get("hardening_proxies") or []):
+        yield from _network(network, join("hardening_proxies", index))
+    ban = given.get("hardening_fail2ban") or {}
+    if None not in (ban.get("bantime"), ban.get("bantime_max")) and ban["bantime_max"] < ban["bantime"]:
+        yield problem("hardening_fail2ban.bantime_max", f"is less than the first ban of {ban['bantime']} s",
+                      ban["bantime_max"])
     deploys = given.get("hardening_deploy_user") or {}
     for index, line in deploy_keys.lines(deploys.get("authorized_keys") or []):
         wrong = deploy_keys.fault(line, deploys.get("command_only") is not False)

@@ -24,6 +24,8 @@ import tempfile
 import time
 from collections import namedtuple
 
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+
 ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
 FROM = re.compile(r"^\s*# from (\S+)\s*$")
 END = re.compile(r"^\s*# end of (\S+)\s*$")
@@ -113,7 +115,7 @@ def write(path, node):
             os.unlink(path)
         return
     folder, name = os.path.split(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    places.make(folder)
     # nginx's wildcards pass over names with a leading dot
     holder = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
     temporary = os.path.join(holder, name)
@@ -181,7 +183,7 @@ def ours(path, node, wanted, manifest, digests, packaged):
     :arg packaged: {path: MD5} of the package's files
     """
     after = wanted.get(path)
-    if node is None or after and node[:2] == after[:2]:
+    if node is None or (after and node[:2] == after[:2]):
         return True
     if path in manifest:
         # What is to go may have been replaced meanwhile by a file that is somebody's own.
@@ -520,7 +522,7 @@ def not_only_roots(path, trusted=("adm", "syslog")):
         info = os.stat(folder)
         # In a sticky directory nobody replaces what is root's, but everybody can make something new.
         shared = info.st_mode & stat.S_IWOTH and not (folder != first and info.st_mode & stat.S_ISVTX)
-        if info.st_uid not in (0, os.geteuid()) or shared or info.st_mode & stat.S_IWGRP and info.st_gid not in groups:
+        if info.st_uid not in (0, os.geteuid()) or shared or (info.st_mode & stat.S_IWGRP and info.st_gid not in groups):
             return folder
         if folder == "/":
             break

@@ -58,6 +58,14 @@ def service_sections(app):
             # One worker killed for memory is replaced by the master; the others go on.
             "OOMPolicy": "continue",
             "MemoryMax": service["memory_max"],
+            # Once a unit has a weight, all share the CPUs and disks as units: many workers get no more than one sshd.
+            "CPUWeight": 100,
+            "IOWeight": 100,
+            # Of what is killed when the host's memory is short, the stack is the last.
+            "OOMScoreAdjust": 200,
+            # An app listens on its own socket. While Prometheus or sshd restarts, it must not answer in their place.
+            # Needs BPF (Debian 13); 0, for any free port, stays.
+            "SocketBindDeny": "1-32767",
             # gunicorn's own umask covers its temporary files only.
             "UMask": gunicorn["umask"],
             "LimitNOFILE": service["limit_nofile"],

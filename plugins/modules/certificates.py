@@ -240,6 +240,7 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import read_text
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor
@@ -532,7 +533,7 @@ class Certificates:
         if item.wanted["authenticator"] != "webroot":
             return
         folder = os.path.join(self.params["webroot"], CHALLENGES)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        places.make(folder)
         name = f"fastapi-{secrets.token_hex(8)}"
         path = os.path.join(folder, name)
         try:

@@ -245,6 +245,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import exclusive
 
 ARGUMENTS = dict(
@@ -656,6 +657,8 @@ def remove_empty(paths):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     try:
         module.exit_json(**Transaction(module).run())
     except tree.TreeError as error:

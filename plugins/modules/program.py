@@ -124,6 +124,7 @@ import os
 import stat
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils.program_files import remove, replace_directory, strangers
 from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
@@ -254,6 +255,8 @@ def diff(changes, gone, hidden, own=()):
 def main():
     module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     params = module.params
     try:
         folders = unfit(params["folders"])
