@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import testinfra
 from attacks import accounts, attacks
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
@@ -42,9 +41,9 @@ def play(hosts: list[str], playbook: str, variables: dict) -> None:
 
 
 @pytest.fixture(scope="session")
-def attacked() -> dict[str, dict[str, Outcome]]:
+def attacked(request) -> dict[str, dict[str, Outcome]]:
     """Outcomes by host and attack."""
-    hosts = [host.backend.hostname for host in testinfra.get_hosts(["ansible://all"], ansible_inventory=INVENTORY)]
+    hosts = sorted({item.callspec.params["_testinfra_host"].backend.hostname for item in request.session.items})
     variables = {"accounts": accounts(SCENARIO), "attacks": attacks(SCENARIO, EPHEMERAL / "attacks/sources")}
     play(hosts, "attacks.yml", variables)
     return {name: {
