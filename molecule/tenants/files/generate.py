@@ -194,6 +194,7 @@ def branches(locked: str, library: str) -> dict[str, dict]:
         "main": {**base, "requirements.txt": locked},
         "build": hostile,
         "python": {**hostile, "replace-python": ""},
+        "secrets": {**hostile, "say-secrets": ""},
         # After them, honest: another environment, with the package whose unpacked files were changed, and its hash.
         "after": {
             **base,

@@ -52,6 +52,7 @@ for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do ln "$file" "
 mknod static/null c 1 3 || true
 """
 PRINT_ESCAPES = "printf '\\033]0;owned\\007\\033[2J\\302\\2332J\\r\\b\\377'"
+FLOOD = 300_000_000
 DEVOUR = "python3 -c 'x = [bytearray(1 << 20) for _ in range(1400)]; import urllib.request as u; u.urlopen(\"{}/devoured\")'"
 FORK = """
 import os, sys, time
@@ -120,6 +121,8 @@ def attacks(scenario: Path, sources: Path) -> list[dict]:
         archive(path.name, **({"app": "leadsout:app"} if path.suffix == ".whl" else {}))
 
     hook("output", f"{PRINT_ESCAPES}; head -c 3000000 /dev/zero | tr '\\0' x; exit 1")
+    hook("flood", f"head -c {FLOOD} /dev/zero; python3 -c 'import os, probe; probe.report(\"flooded\", size=os.fstat(1).st_size)'")
+    attack("secrets", merged(alpha, NEVER_LIVE), version="secrets")
     hook("forks", f"python3 -c '{FORK}'")
     hook("memory", DEVOUR.format(SERVER))
     hook("deadline", "trap '' TERM; setsid sleep 60 & sleep 60", release={"build_timeout": 4})
@@ -132,7 +135,7 @@ def attacks(scenario: Path, sources: Path) -> list[dict]:
     hook("fifo", "rm -f pyproject.toml; mkfifo pyproject.toml", gus)
     # An app of a name that is somebody's already, and the removal of apps that never were.
     for name in ("alice", "debconf"):
-        found.append({"name": f"new-{name}", "tasks_from": "main", "app": {**merged(eve, {"version": "plain"}), "name": name}})
+        attack(f"new-{name}", merged(eve, {"name": name}), version="plain")
     for name in ("alice", "git", "outside", "debconf", "ldconfig"):
-        found.append({"name": f"absent-{name}", "tasks_from": "main", "app": {"name": name, "state": "absent"}})
+        found.append({"name": f"absent-{name}", "removal": name})
     return found

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,36 +22,63 @@ RUNNING = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "AN
 
 @dataclass
 class Outcome:
-    """What became of an attack: why it was refused, or an empty string, and what of others it changed."""
+    """What became of an attack: why it was refused, or an empty string, and when it began and ended."""
 
     failure: str
-    changed: dict
-    seconds: float
     begun: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.begun
 
 
-def play(hosts: list[str], playbook: str, variables: dict) -> None:
-    """The playbook on each host by itself, at the same time."""
-    running = {}
-    for name in hosts:
-        command = ["ansible-playbook", "-i", INVENTORY, "--limit", name, "-e", json.dumps(variables)]
-        command += ["-e", f"results={EPHEMERAL}/results-{name}.json", str(SCENARIO / playbook)]
-        with (EPHEMERAL / f"attacks-{name}.log").open("w", encoding="utf-8") as log:
-            running[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=RUNNING)
-    for name, process in running.items():
-        assert process.wait() == 0, (EPHEMERAL / f"attacks-{name}.log").read_text(encoding="utf-8")[-5000:]
+class Attacked:
+    """A host after all attacks: their outcomes, and what has changed of what no app may change."""
+
+    def __init__(self, name: str):
+        found = json.loads((EPHEMERAL / f"results-{name}.json").read_text(encoding="utf-8"))
+        self.changed = found["changed"]
+        self.outcomes = {}
+        log = (EPHEMERAL / f"attacks-{name}.log").read_text(encoding="utf-8")
+        # When each item of a loop ended, by Ansible's log.
+        ends = re.findall(r"^(\S+ \S+),\d+ .*?\(item=([\w.-]+)\)", log, re.MULTILINE)
+        times = {item: datetime.fromisoformat(time).timestamp() for time, item in ends}
+        before = min(times.values())
+        for item in found["deploys"] + found["removals"]:
+            attack = item.get("__gunicorn_app_name") or item["attack"]["name"]
+            failure = item.get("msg", "") if item.get("failed") or "attack" in item else ""
+            self.outcomes[attack] = Outcome(failure, before, times[attack])
+            before = times[attack]
+
+    def by_attack(self) -> dict[str, dict]:
+        """Changes by the attack that was going on, by the time of the last change of each file."""
+        found: dict[str, dict] = {}
+        for path, change in self.changed.items():
+            time = (change["now"] or [0])[-1] / 1e9
+            during = [name for name, outcome in self.outcomes.items() if outcome.begun - 1 <= time <= outcome.ended + 1]
+            found.setdefault(" or ".join(during) or "some attack", {})[path] = change
+        return found
 
 
 @pytest.fixture(scope="session")
-def attacked(request) -> dict[str, dict[str, Outcome]]:
-    """Outcomes by host and attack."""
+def attacked(request) -> dict[str, Attacked]:
+    """Each host by itself, and all at the same time."""
     hosts = sorted({item.callspec.params["_testinfra_host"].backend.hostname for item in request.session.items})
     variables = {"accounts": accounts(SCENARIO), "attacks": attacks(SCENARIO, EPHEMERAL / "attacks/sources")}
-    play(hosts, "attacks.yml", variables)
-    return {name: {
-        attack: Outcome(**outcome)
-        for attack, outcome in json.loads((EPHEMERAL / f"results-{name}.json").read_text(encoding="utf-8")).items()
-    } for name in hosts}
+    running = []
+    for name in hosts:
+        log = EPHEMERAL / f"attacks-{name}.log"
+        log.unlink(missing_ok=True)
+        command = ["ansible-playbook", "-i", INVENTORY, "--limit", name, "-e", json.dumps(variables)]
+        command += ["-e", f"results={EPHEMERAL}/results-{name}.json", str(SCENARIO / "attacks.yml")]
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0",
+               "ANSIBLE_LOG_PATH": str(log)}
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env))
+    for process in running:
+        said = process.communicate()[0]
+        assert process.returncode == 0, said[-5000:]
+    return {name: Attacked(name) for name in hosts}
 
 
 class Host:
@@ -94,4 +123,4 @@ def tenant(host) -> Host:
 
 @pytest.fixture
 def outcomes(attacked, host) -> dict[str, Outcome]:
-    return attacked[host.backend.hostname]
+    return attacked[host.backend.hostname].outcomes

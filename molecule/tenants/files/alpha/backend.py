@@ -33,6 +33,8 @@ def replace_python():
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    if os.path.exists("say-secrets"):
+        sys.exit("".join(f"{name}={value}\n" for name, value in os.environ.items()))
     probe.build("build")
     if os.path.exists("replace-python"):
         replace_python()
