@@ -7,9 +7,22 @@ import stat
 
 STATE = "/run/canaries.json"
 TOPS = (
-    "/etc", "/home", "/opt", "/root", "/srv/beta", "/srv/outside", "/usr/bin", "/usr/lib/python3", "/usr/lib/python3.11",
-    "/usr/lib/python3.13", "/usr/local", "/usr/sbin", "/var/cache", "/var/lib/fastapi", "/var/spool",
-)  # fmt: skip
+    "/etc",
+    "/home",
+    "/opt",
+    "/root",
+    "/srv/beta",
+    "/srv/outside",
+    "/usr/bin",
+    "/usr/lib/python3",
+    "/usr/lib/python3.11",
+    "/usr/lib/python3.13",
+    "/usr/local",
+    "/usr/sbin",
+    "/var/cache",
+    "/var/lib/fastapi",
+    "/var/spool",
+)
 # What a deploy of the attackers' apps changes by right, and what others do meanwhile.
 BY_RIGHT = re.compile(
     r"/etc/systemd/system(/|$)(multi-user\.target\.wants|sockets\.target\.wants)?/?(_?(alpha|eve|fay|gus)@.*)?$"
@@ -28,8 +41,13 @@ def look():
                     continue
                 item = os.lstat(path)
                 found[path] = [
-                    stat.filemode(item.st_mode), item.st_uid, item.st_gid, item.st_nlink, item.st_size, item.st_ctime_ns,
-                ]  # fmt: skip
+                    stat.filemode(item.st_mode),
+                    item.st_uid,
+                    item.st_gid,
+                    item.st_nlink,
+                    item.st_size,
+                    item.st_ctime_ns,
+                ]
     return found
 
 

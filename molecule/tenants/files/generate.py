@@ -115,7 +115,12 @@ def archives(top: Path) -> None:
         member("c8/opt/victim/chained", content=b"x", mode=0o4755),
     )
     tar(top / "link-out.tar.gz", member("d", SYM, "../../../../../opt/victim"), member("d/linked", content=b"x"))
-    tar(top / "replaced.tar.gz", member("d/e", content=b"x"), member("d", SYM, "/opt/victim"), member("d/e", content=b"x"))
+    tar(
+        top / "replaced.tar.gz",
+        member("d/e", content=b"x"),
+        member("d", SYM, "/opt/victim"),
+        member("d/e", content=b"x"),
+    )
     tar(
         top / "hard-link.tar.gz",
         member("h", SYM, "."),
@@ -173,7 +178,7 @@ HOSTILE_FILES = {
     "sitecustomize.py": "import probe\nprobe.report('sitecustomize', **probe.identity())\n",
     ".gitattributes": "* filter=evil diff=evil merge=evil\n*.css ident export-subst\n",
     ".lfsconfig": f'[lfs]\n\turl = "{SERVER}/lfs"\n',
-    ".gitconfig": '[filter "evil"]\n\tsmudge = touch /opt/victim/filtered\n[core]\n\tfsmonitor = touch /opt/victim/fsm\n',
+    ".gitconfig": '[filter "evil"]\n\tsmudge = touch /opt/victim/filter\n[core]\n\tfsmonitor = touch /opt/victim/x\n',
 }
 
 

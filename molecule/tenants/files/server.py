@@ -24,7 +24,9 @@ with open(f"{ROOT}/secrets", encoding="utf-8") as secrets:
 def owner(port):
     """The uid whose connection to this server comes from the port."""
     wanted = f":{port:04X}"
-    for line in open("/proc/net/tcp", encoding="ascii"):
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        lines = table.readlines()
+    for line in lines:
         fields = line.split()
         if fields[1].endswith(wanted) and fields[2].endswith(f":{8098:04X}"):
             return int(fields[7])

@@ -48,12 +48,15 @@ chmod 7777 static/sticky
 truncate -s 1T static/sparse
 touch -- -rf static/--help "static/$(printf 'a\\nb\\033]0;owned\\007')"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("static/socket")'
-for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do ln "$file" "static/hard-$(basename $file)" || true; done
+for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do ln "$file" "static/to-$(basename $file)" || true; done
 mknod static/null c 1 3 || true
 """
 PRINT_ESCAPES = "printf '\\033]0;owned\\007\\033[2J\\302\\2332J\\r\\b\\377'"
 FLOOD = 300_000_000
-DEVOUR = "python3 -c 'x = [bytearray(1 << 20) for _ in range(1400)]; import urllib.request as u; u.urlopen(\"{}/devoured\")'"
+FLOODED = '"flooded", size=os.fstat(1).st_size'
+DEVOUR = (
+    "python3 -c 'x = [bytearray(1 << 20) for _ in range(1400)]; import urllib.request as u; u.urlopen(\"{}/devoured\")'"
+)
 FORK = """
 import os, sys, time
 count = 0
@@ -121,17 +124,35 @@ def attacks(scenario: Path, sources: Path) -> list[dict]:
         archive(path.name, **({"app": "leadsout:app"} if path.suffix == ".whl" else {}))
 
     hook("output", f"{PRINT_ESCAPES}; head -c 3000000 /dev/zero | tr '\\0' x; exit 1")
-    hook("flood", f"head -c {FLOOD} /dev/zero; python3 -c 'import os, probe; probe.report(\"flooded\", size=os.fstat(1).st_size)'")
+    hook(
+        "flood",
+        f"head -c {FLOOD} /dev/zero; python3 -c 'import os, probe; probe.report({FLOODED})'",
+    )
     attack("secrets", merged(alpha, NEVER_LIVE), version="secrets")
     hook("forks", f"python3 -c '{FORK}'")
     hook("memory", DEVOUR.format(SERVER))
     hook("deadline", "trap '' TERM; setsid sleep 60 & sleep 60", release={"build_timeout": 4})
-    attack("loader", merged(eve, NEVER_LIVE), version="plain",
-           env={"LD_DEBUG": "statistics", "LD_DEBUG_OUTPUT": "/srv/eve/shared/ld", "PYTHONPATH": "/srv/eve/shared", "PYTHONSTARTUP": "/srv/eve/shared/x"})
+    attack(
+        "loader",
+        merged(eve, NEVER_LIVE),
+        version="plain",
+        env={
+            "LD_DEBUG": "statistics",
+            "LD_DEBUG_OUTPUT": "/srv/eve/shared/ld",
+            "PYTHONPATH": "/srv/eve/shared",
+            "PYTHONSTARTUP": "/srv/eve/shared/x",
+        },
+    )
     attack("escape", fay, version="plain", env={"ALPHA": "escape"}, health={"timeout": 3})
     attack("endless", fay, version="plain", env={"ALPHA": "endless"}, health={"timeout": 3})
-    attack("drip", fay, version="plain", env={"ALPHA": "drip"}, health={"timeout": 3},
-           release={"hooks": {"after_failure": ["python3 probe.py after-failure"]}})
+    attack(
+        "drip",
+        fay,
+        version="plain",
+        env={"ALPHA": "drip"},
+        health={"timeout": 3},
+        release={"hooks": {"after_failure": ["python3 probe.py after-failure"]}},
+    )
     hook("fifo", "rm -f pyproject.toml; mkfifo pyproject.toml", gus)
     # An app of a name that is somebody's already, and the removal of apps that never were.
     for name in ("alice", "debconf"):

@@ -1,4 +1,4 @@
-"""Makes all attacks that are deploys, once, on both hosts at a time; the tests then look at what became of the hosts."""
+"""Makes all attacks that are deploys, once, on both hosts at a time; the tests look at what became of the hosts."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ def attacked(request) -> dict[str, Attacked]:
         log.unlink(missing_ok=True)
         command = ["ansible-playbook", "-i", INVENTORY, "--limit", name, "-e", json.dumps(variables)]
         command += ["-e", f"results={EPHEMERAL}/results-{name}.json", str(SCENARIO / "attacks.yml")]
-        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0",
-               "ANSIBLE_LOG_PATH": str(log)}
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_LOG_PATH": str(log)}
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env))
     for process in running:
         said = process.communicate()[0]
@@ -109,7 +108,8 @@ class Host:
     def get(self, url: str, app: str) -> tuple[int, str]:
         """Status and body of an answer through nginx."""
         said = self.sh(
-            f"curl -sS --max-time 20 --path-as-is --cacert /etc/nginx/tls/{app}/fullchain.pem --write-out '\\n%{{http_code}}' "
+            f"curl -sS --max-time 20 --path-as-is --cacert /etc/nginx/tls/{app}/fullchain.pem "
+            "--write-out '\\n%{http_code}' "
             f"--resolve {app}.example.com:443:127.0.0.1 https://{app}.example.com{url}"
         )
         body, _, status = said.rpartition("\n")

@@ -83,7 +83,12 @@ def test_what_a_build_was_given_is_not_printed_when_it_fails(outcomes):
 
 
 def test_files_of_builds_and_hooks_in_directories_of_everybody_end_with_them(tenant):
-    assert tenant.sh("find /tmp /var/tmp /dev/shm /dev/mqueue /run/lock -name 'left-by-alpha*' -not -path '*/systemd-private-*'") == ""
+    assert (
+        tenant.sh(
+            "find /tmp /var/tmp /dev/shm /dev/mqueue /run/lock -name 'left-by-alpha*' -not -path '*/systemd-private-*'"
+        )
+        == ""
+    )
 
 
 def test_a_changed_cache_does_not_reach_the_next_build(tenant):
@@ -100,7 +105,9 @@ def test_the_world_outside_is_not_asked_by_root(tenant):
 # What is laid out
 
 
-@pytest.mark.parametrize("name", ["static-link", "static-parent", "static-inner", "static-file", "static-up", "swapped-static"])
+@pytest.mark.parametrize(
+    "name", ["static-link", "static-parent", "static-inner", "static-file", "static-up", "swapped-static"]
+)
 def test_a_published_directory_that_leads_out_is_refused(outcomes, name):
     assert re.search(r"static|app", outcomes[name].failure)
     assert "exit 3" not in outcomes[name].failure  # that is the end of a release which nothing stopped
@@ -191,7 +198,10 @@ def test_the_dynamic_loader_of_root_takes_no_orders_of_an_app(tenant):
 # Names
 
 
-@pytest.mark.parametrize("name", ["new-alice", "new-debconf", "absent-alice", "absent-git", "absent-outside", "absent-debconf", "absent-ldconfig"])
+@pytest.mark.parametrize(
+    "name",
+    ["new-alice", "new-debconf", "absent-alice", "absent-git", "absent-outside", "absent-debconf", "absent-ldconfig"],
+)
 def test_what_was_there_before_is_neither_adopted_nor_removed(outcomes, tenant, name):
     assert outcomes[name].failure.strip()
     account = name.partition("-")[2]
@@ -206,7 +216,10 @@ def test_what_was_there_before_is_neither_adopted_nor_removed(outcomes, tenant, 
 def test_an_honest_app_keeps_what_honest_sources_have(tenant):
     source = "/srv/beta/current/src"
     assert tenant.sh(f"readlink {source}/node_modules/.bin/tool") == "../tool/cli.js\n"
-    assert tenant.sh(f"readlink {source}/tests/data/dangling {source}/tests/data/absolute") == "not-there\n/nonexistent/file\n"
+    assert (
+        tenant.sh(f"readlink {source}/tests/data/dangling {source}/tests/data/absolute")
+        == "not-there\n/nonexistent/file\n"
+    )
     assert tenant.host.file(f"{source}/README.txt").content == b"one\r\ntwo\r\n"
     assert tenant.sh(f"readlink {source}/static/current.css") == "v1/site.css\n"
 

@@ -1,4 +1,4 @@
-"""What alpha's app does while it serves, in its sandbox: with what it publishes, says, counts and leaves lying about."""
+"""What alpha's app does in its sandbox while it serves: what it publishes, prints, counts and leaves lying about."""
 
 from __future__ import annotations
 
@@ -21,6 +21,43 @@ LOOT = {
     "uploads/private.txt": "/srv/beta/shared/uploads",
     "chain/passwd": "../uploads/etc",
 }
+
+
+REMOVE_LINKS = """
+for path in map('uploads/{}'.format, os.listdir('uploads')):
+    if os.path.islink(path):
+        os.unlink(path)
+"""
+HOSTILE_NAMES = [
+    "-rf",
+    "a\nb",
+    "\x1b]0;owned\x07",
+    "..\\..",
+    "$(touch /opt/victim/doctor)",
+    "`id`",
+    "20260101T000000Z-000000000000.sock",
+]
+LITTER = f"""
+import os, sys
+for name in {HOSTILE_NAMES!r}:
+    open('/run/alpha/' + name, 'w').close()
+os.mkfifo('/run/alpha/fifo')
+os.symlink('/opt/victim/secret', '/run/alpha/link')
+print('\x1b]0;owned\x07\x1b]52;c;cm0gLXJmIC8=\x07ERROR \x9b2J', file=sys.stderr)
+print('{{"level": "error", "message": "\\\\u001b]0;owned\\\\u0007"}}', file=sys.stderr, flush=True)
+"""
+SWEEP = f"""
+import os
+for name in {[*HOSTILE_NAMES, "fifo", "link"]!r}:
+    if os.path.lexists('/run/alpha/' + name):
+        os.unlink('/run/alpha/' + name)
+"""
+FLOOD = """
+import sys
+for number in range(60):
+    sys.stderr.write(('x' * 200 + '\\n') * 1000)
+sys.stderr.flush()
+"""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,7 +85,7 @@ def test_a_link_made_at_run_time_is_not_served(tenant, path):
     tenant.sh("install -o beta -g www-data -m 0640 /dev/null /srv/beta/shared/uploads/private.txt")
     name = path.split("/")[0]
     code = f"os.symlink('/etc', 'etc') if {name!r} == 'chain' else None\nos.symlink({LOOT[path]!r}, {name!r})"
-    with made_by_alpha(tenant, code, f"[os.unlink('uploads/' + n) for n in os.listdir('uploads') if os.path.islink('uploads/' + n)]"):
+    with made_by_alpha(tenant, code, REMOVE_LINKS):
         status, body = tenant.get(f"/uploads/{path}", "alpha")
         assert status in (403, 404), body[:200]
 
@@ -59,7 +96,9 @@ def test_a_hard_link_to_a_file_of_others_cannot_be_made(tenant):
     assert "PermissionError" in said or "OSError" in said
 
 
-@pytest.mark.parametrize(("target", "url"), [("/etc", "/uploads/passwd"), ("/srv/beta/shared/uploads", "/uploads/private.txt")])
+@pytest.mark.parametrize(
+    ("target", "url"), [("/etc", "/uploads/passwd"), ("/srv/beta/shared/uploads", "/uploads/private.txt")]
+)
 def test_a_published_directory_that_becomes_a_link_is_not_served(tenant, target, url):
     """Not even when it is released again."""
     tenant.sh("install -o beta -g www-data -m 0640 /dev/null /srv/beta/shared/uploads/private.txt")
@@ -79,24 +118,18 @@ def test_metrics_of_others_cannot_be_made_up(tenant):
         f"for line in {lines!r}:\n    s.sendto(line.encode(), '/run/fastapi-metrics/statsd.sock')\n"
     )
     metrics = tenant.sh("for try in 1 2 3 4; do curl -sS http://127.0.0.1:9102/metrics; sleep 0.1; done")
-    assert "app=\"alpha\"" in metrics or "fastapi_" in metrics
+    assert 'app="alpha"' in metrics or "fastapi_" in metrics
     for line in metrics.splitlines():
         assert "/forged" not in line
         assert not line.startswith(("up", "fastapi_certificate_served"))
 
 
 def test_the_doctor_reads_hostile_names_and_lines(tenant):
-    names = ["-rf", "a\nb", "\x1b]0;owned\x07", "..\\..", "$(touch /opt/victim/doctor)", "`id`", "20260101T000000Z-000000000000.sock"]
-    tenant.run(
-        f"import os, sys\nfor name in {names!r}:\n    open('/run/alpha/' + name, 'w').close()\n"
-        "os.mkfifo('/run/alpha/fifo')\nos.symlink('/opt/victim/secret', '/run/alpha/link')\n"
-        "print('\\x1b]0;owned\\x07\\x1b]52;c;cm0gLXJmIC8=\\x07ERROR \\x9b2J', file=sys.stderr, flush=True)\n"
-        "print('{\"level\": \"error\", \"message\": \"\\\\u001b]0;owned\\\\u0007\"}', file=sys.stderr, flush=True)\n"
-    )
+    tenant.run(LITTER)
     try:
         said = tenant.host.run("timeout 40 /usr/local/sbin/troubleshoot.sh 2>&1")
     finally:
-        tenant.run("import os\nfor name in os.listdir('/run/alpha'):\n    name.endswith('.sock') and '-0' * 6 not in name or os.unlink('/run/alpha/' + name)")
+        tenant.run(SWEEP)
     assert said.rc != 124
     # Its own colours are another matter: there are none without a terminal.
     assert not CONTROL.search(said.stdout.replace("\t", " "))
@@ -107,7 +140,7 @@ def test_the_doctor_reads_hostile_names_and_lines(tenant):
 def test_a_flood_of_lines_leaves_the_journal_of_others(tenant):
     """At most a part of it is kept."""
     before = len(tenant.sh("journalctl -q -o cat -u 'alpha@*'").splitlines())
-    tenant.run("import sys\nfor number in range(60):\n    sys.stderr.write(('x' * 200 + '\\n') * 1000)\nsys.stderr.flush()")
+    tenant.run(FLOOD)
     after = len(tenant.sh("journalctl --sync; journalctl -q -o cat -u 'alpha@*'").splitlines())
     assert after - before < 50_000
     assert tenant.sh("journalctl -q -o cat -u 'beta@*' -n 1") != ""

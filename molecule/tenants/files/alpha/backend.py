@@ -9,7 +9,7 @@ import probe
 
 PTH = (
     "import os, sys; exec(\"try:\\n import alpha_probe as p\\n p.report('pth', argv=sys.orig_argv, **p.identity())\\n"
-    "except Exception: pass\")\n"
+    'except Exception: pass")\n'
 )
 SCRIPT = """#!/bin/bash
 /usr/bin/python3 - "$@" <<'END' 2>/dev/null
@@ -24,7 +24,9 @@ exec -a "$0" "{real}" "$@"
 
 def replace_python():
     """bin/python of the environment becomes a script."""
-    python = os.path.join(os.environ["VIRTUAL_ENV"] if "VIRTUAL_ENV" in os.environ else os.environ["UV_PROJECT_ENVIRONMENT"], "bin/python")
+    python = os.path.join(
+        os.environ["VIRTUAL_ENV"] if "VIRTUAL_ENV" in os.environ else os.environ["UV_PROJECT_ENVIRONMENT"], "bin/python"
+    )
     real = os.path.realpath(python)
     os.unlink(python)
     with open(python, "w", encoding="utf-8") as stream:
@@ -45,7 +47,12 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         wheel.writestr("alpha_probe.py", source)
         wheel.writestr("sitecustomize.py", "import sys\nsys.alpha = True\n")
         wheel.writestr("alpha.pth", PTH)
-        wheel.writestr("alpha-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\nRequires-Dist: victimlib==1.0\n")
-        wheel.writestr("alpha-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "alpha-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\nRequires-Dist: victimlib==1.0\n",
+        )
+        wheel.writestr(
+            "alpha-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr("alpha-1.0.dist-info/RECORD", "")
     return name

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import sys
 import traceback
@@ -43,7 +42,8 @@ async def app(scope, receive, send):
             break
     ready = os.environ.get("ALPHA", "")
     if scope["path"] == "/health/ready" and ready in READY:
-        return await READY[ready](send)
+        await READY[ready](send)
+        return
     text = run(body.decode()) if scope["path"] == "/run" else "alpha"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -69,7 +69,9 @@ async def endless(send):
 async def escape(send):
     """Text that sets the title and the clipboard of a terminal, and a status that makes it be shown."""
     await send({"type": "http.response.start", "status": 503, "headers": []})
-    await send({"type": "http.response.body", "body": b"\x1b]0;owned\x07\x1b]52;c;cm0gLXJmIC8=\x07\x9b2J\r\x08not ready"})
+    await send(
+        {"type": "http.response.body", "body": b"\x1b]0;owned\x07\x1b]52;c;cm0gLXJmIC8=\x07\x9b2J\r\x08not ready"}
+    )
 
 
 READY = {"drip": drip, "endless": endless, "escape": escape}

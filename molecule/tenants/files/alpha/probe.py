@@ -3,40 +3,76 @@
 `python3 probe.py PLACE` from a hook; imported by the build backend, by a .pth file in its environment, and by the app.
 """
 
-import base64
+import contextlib
 import fcntl
 import glob
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
 SERVER = "http://127.0.0.1:8098/report"
 # Of beta and of root; in halves, or this file itself would be one that holds them.
 SECRETS = [f"{name}-canary" for name in ("beta-env", "beta-token", "beta-build", "beta-code", "root-secret")]
-LOOK_IN = ("/srv/beta", "/etc", "/run", "/opt", "/root", "/home", "/var/log", "/var/cache", "/var/lib", "/var/tmp", "/tmp", "/dev/shm")
+LOOK_IN = (
+    "/srv/beta",
+    "/etc",
+    "/run",
+    "/opt",
+    "/root",
+    "/home",
+    "/var/log",
+    "/var/cache",
+    "/var/lib",
+    "/var/tmp",
+    "/tmp",
+    "/dev/shm",
+)
 MAY_NOT_WRITE = (
-    "/etc/cron.d", "/etc/systemd/system", "/opt/victim", "/opt/fastapi", "/opt/fastapi/uv-*/bin", "/usr/local/bin",
-    "/usr/local/lib/fastapi", "/usr/lib/python3*/__pycache__", "/srv", "/srv/beta", "/srv/beta/shared", "/srv/beta/shared/uploads",
-    "/srv/beta/releases/*", "/srv/beta/releases/*/src", "/srv/beta/venvs/*", "/srv/alpha", "/srv/alpha/releases", "/srv/alpha/venvs",
-    "/var/cache", "/var/cache/beta", "/run", "/run/beta", "/run/systemd/system", "/run/lock", "/var/lib/fastapi", "/var/log/nginx",
-    "/var/spool/cron", "/var/spool/cron/crontabs", "/sys/fs/cgroup", "/sys/fs/cgroup/system.slice", "/home", "/root",
-)  # fmt: skip
+    "/etc/cron.d",
+    "/etc/systemd/system",
+    "/opt/victim",
+    "/opt/fastapi",
+    "/opt/fastapi/uv-*/bin",
+    "/usr/local/bin",
+    "/usr/local/lib/fastapi",
+    "/usr/lib/python3*/__pycache__",
+    "/srv",
+    "/srv/beta",
+    "/srv/beta/shared",
+    "/srv/beta/shared/uploads",
+    "/srv/beta/releases/*",
+    "/srv/beta/releases/*/src",
+    "/srv/beta/venvs/*",
+    "/srv/alpha",
+    "/srv/alpha/releases",
+    "/srv/alpha/venvs",
+    "/var/cache",
+    "/var/cache/beta",
+    "/run",
+    "/run/beta",
+    "/run/systemd/system",
+    "/run/lock",
+    "/var/lib/fastapi",
+    "/var/log/nginx",
+    "/var/spool/cron",
+    "/var/spool/cron/crontabs",
+    "/sys/fs/cgroup",
+    "/sys/fs/cgroup/system.slice",
+    "/home",
+    "/root",
+)
 
 
 def report(place, **facts):
     body = json.dumps({"place": place, **facts}).encode()
     request = urllib.request.Request(SERVER, body, {"Content-Type": "application/json"})
-    try:
+    with contextlib.suppress(OSError):
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5).read()
-    except OSError:
-        pass
 
 
 def identity():
@@ -45,9 +81,15 @@ def identity():
     with open("/proc/self/cgroup", encoding="ascii") as stream:
         cgroup = stream.read().strip().splitlines()[-1]
     return {
-        "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(), "pid": os.getpid(), "cgroup": cgroup,
-        "capabilities": int(status["CapEff"], 16), "no_new_privileges": status["NoNewPrivs"] == "1", "env": dict(os.environ),
-    }  # fmt: skip
+        "uid": os.getuid(),
+        "gid": os.getgid(),
+        "groups": os.getgroups(),
+        "pid": os.getpid(),
+        "cgroup": cgroup,
+        "capabilities": int(status["CapEff"], 16),
+        "no_new_privileges": status["NoNewPrivs"] == "1",
+        "env": dict(os.environ),
+    }
 
 
 # Each gives the evidence of what it could do; nothing where it was stopped.
@@ -63,10 +105,8 @@ def writes_elsewhere():
             except OSError:
                 continue
             done.append(path)
-            try:
+            with contextlib.suppress(OSError):
                 os.unlink(path)
-            except OSError:
-                pass
     return done
 
 
@@ -100,12 +140,17 @@ def reads_secrets():
 def lists_others():
     """Directories of beta, and processes of others."""
     done = []
-    for pattern in ("/srv/beta", "/srv/beta/releases", "/srv/beta/shared", "/srv/beta/repository.git", "/srv/beta/venvs/*", "/run/beta"):
+    for pattern in (
+        "/srv/beta",
+        "/srv/beta/releases",
+        "/srv/beta/shared",
+        "/srv/beta/repository.git",
+        "/srv/beta/venvs/*",
+        "/run/beta",
+    ):
         for path in glob.glob(pattern):
-            try:
-                done += [path] if os.listdir(path) and pattern not in ("/srv/beta",) else []
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                done += [path] if os.listdir(path) else []
     return done
 
 
@@ -178,7 +223,12 @@ def reaches_local_services():
 
 def locks_others():
     done = []
-    for path in ("/srv/beta/.lock", "/srv/alpha/.lock", *glob.glob("/run/lock/**", recursive=True), *glob.glob("/run/fastapi*/**", recursive=True)):
+    for path in (
+        "/srv/beta/.lock",
+        "/srv/alpha/.lock",
+        *glob.glob("/run/lock/**", recursive=True),
+        *glob.glob("/run/fastapi*/**", recursive=True),
+    ):
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError:
@@ -199,7 +249,13 @@ def locks_others():
 def links_others():
     """Hard links to files of others, which a change of owner or mode would then reach."""
     done = []
-    for source in ("/opt/victim/readable", "/opt/victim/secret", "/etc/passwd", "/srv/beta/.lock", *glob.glob("/srv/beta/releases/*/env")):
+    for source in (
+        "/opt/victim/readable",
+        "/opt/victim/secret",
+        "/etc/passwd",
+        "/srv/beta/.lock",
+        *glob.glob("/srv/beta/releases/*/env"),
+    ):
         for directory in (".", os.environ.get("HOME", "."), "/srv/alpha/shared/uploads"):
             target = os.path.join(directory, "hard-link")
             try:
@@ -212,9 +268,16 @@ def links_others():
 
 
 ATTEMPTS = (
-    writes_elsewhere, reads_secrets, lists_others, signals_others, commands_systemd, reaches_sockets, reaches_local_services,
-    locks_others, links_others,
-)  # fmt: skip
+    writes_elsewhere,
+    reads_secrets,
+    lists_others,
+    signals_others,
+    commands_systemd,
+    reaches_sockets,
+    reaches_local_services,
+    locks_others,
+    links_others,
+)
 
 
 def leave_files(place):
@@ -255,7 +318,7 @@ def daemon(place, work=lambda: None, seconds=90):
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
-    for group in glob.glob("/sys/fs/cgroup/*/cgroup.procs") + ["/sys/fs/cgroup/cgroup.procs"]:
+    for group in (*glob.glob("/sys/fs/cgroup/*/cgroup.procs"), "/sys/fs/cgroup/cgroup.procs"):
         try:
             with open(group, "w", encoding="ascii") as stream:
                 stream.write(str(os.getpid()))
@@ -264,10 +327,8 @@ def daemon(place, work=lambda: None, seconds=90):
     end = time.monotonic() + seconds
     told = 0
     while time.monotonic() < end:
-        try:
+        with contextlib.suppress(Exception):
             work()
-        except Exception:
-            pass
         time.sleep(0.02)
         if time.monotonic() > told + 0.5:
             told = time.monotonic()
@@ -286,7 +347,13 @@ def swap():
 
 def poison():
     """Change, in all caches, what was unpacked of a package that uv.lock or requirements.txt name with a hash."""
-    for top in {os.environ.get("UV_CACHE_DIR", ""), os.environ.get("HOME", ""), "/var/cache/alpha", "/opt/fastapi/cache", "/var/cache/beta"}:
+    for top in {
+        os.environ.get("UV_CACHE_DIR", ""),
+        os.environ.get("HOME", ""),
+        "/var/cache/alpha",
+        "/opt/fastapi/cache",
+        "/var/cache/beta",
+    }:
         for path in glob.glob(f"{top}/**/victimlib.py", recursive=True) if top else []:
             try:
                 os.chmod(path, 0o644)
