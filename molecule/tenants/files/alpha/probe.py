@@ -227,7 +227,9 @@ def locks_others():
         "/srv/beta/.lock",
         "/srv/alpha/.lock",
         *glob.glob("/run/lock/**", recursive=True),
-        *glob.glob("/run/fastapi*/**", recursive=True),
+        "/run/fastapi-lock",
+        "/var/lib/fastapi/.lock",
+        "/run/nginx.lock",
     ):
         try:
             descriptor = os.open(path, os.O_RDONLY)
