@@ -75,12 +75,12 @@ finally:
 """
 
 
-def accounts(scenario: Path) -> list[dict]:
+def attackers(scenario: Path) -> list[dict]:
     return [app_of(scenario, name) for name in ("alpha", "eve", "fay", "gus")]
 
 
 def attacks(scenario: Path, sources: Path) -> list[dict]:
-    alpha, eve, fay, gus = accounts(scenario)
+    alpha, eve, fay, gus = attackers(scenario)
     found = []
 
     def attack(name: str, base: dict, /, **options) -> None:
