@@ -152,7 +152,7 @@ def test_dotfiles_that_the_application_might_have(front, path):
     assert outcome.targets == ([] if front.hardened else [path])
 
 
-# -- An application that lays out links in what is published ------------------------------------------------------------
+# -- An application that lays out links in what is published -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("path, layout", [
@@ -393,7 +393,8 @@ def test_a_request_that_is_a_hundred_kilobytes_of_log(front):
     """A control character is six bytes of JSON, and one client has a disk full of them in an hour."""
     stamp = f"log{time.time_ns()}"
     junk = "\x01" * 7900
-    front.ask(f"/static/nothing?{stamp}", f"Referer: {junk}", f"User-Agent: {junk}" if front.hardened else f"User-Agent: {'x' * 99999}")
+    agent = junk if front.hardened else "x" * 99999
+    front.ask(f"/static/nothing?{stamp}", f"Referer: {junk}", f"User-Agent: {agent}")
     time.sleep(1.2)
     path = "/var/log/nginx/shop.access.log" if front.hardened else "/var/log/naive.access.log"
     line = front.host.check_output(f"grep -a {stamp} {path}")
