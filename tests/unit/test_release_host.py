@@ -228,6 +228,15 @@ def test_the_sandbox_is_the_one_asked_for():
     assert "PrivateNetwork" not in service_sections(app())["Service"]
 
 
+def test_one_app_starves_nobody_and_answers_for_nobody():
+    service = service_sections(app())["Service"]
+    assert service["CPUWeight"] == service["IOWeight"] == 100 and service["OOMScoreAdjust"] > 0
+    assert service["SocketBindDeny"] == "1-32767"
+    overrides = {"Service": {"SocketBindAllow": "tcp:50051", "InaccessiblePaths": []}}
+    text = units(app(service={"overrides": overrides}), "www-data")["service"]
+    assert "SocketBindAllow=tcp:50051\n" in text and "InaccessiblePaths" not in text
+
+
 def test_the_socket_is_for_nginx():
     socket = socket_sections(app(), "www-data")["Socket"]
     assert (socket["SocketUser"], socket["SocketGroup"], socket["SocketMode"]) == ("shop", "www-data", "0660")
