@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mode of a directory reaches no other: ansible.builtin.file gives it to all directories that it makes on the way."""
+"""The mode of a directory reaches no other: ansible.builtin.file gives it to all that it makes on the way."""
 
 from __future__ import annotations
 
