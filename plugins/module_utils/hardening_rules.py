@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from ansible_collections.daoman.fastapi.plugins.module_utils import deploy_keys
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
 
 WINDOW = (15, 90)
@@ -57,7 +58,13 @@ def variables(given):
     if None not in (ban.get("bantime"), ban.get("bantime_max")) and ban["bantime_max"] < ban["bantime"]:
         yield problem("hardening_fail2ban.bantime_max", f"is less than the first ban of {ban['bantime']} s",
                       ban["bantime_max"])
-    user = (given.get("hardening_deploy_user") or {}).get("name")
+    deploys = given.get("hardening_deploy_user") or {}
+    for index, line in deploy_keys.lines(deploys.get("authorized_keys") or []):
+        wrong = deploy_keys.fault(line, deploys.get("command_only") is not False)
+        if wrong:
+            yield problem(f"hardening_deploy_user.{join('authorized_keys', index)}", wrong, line,
+                          mend='For example: from="192.0.2.0/24" ssh-ed25519 AAAA... ci')
+    user = deploys.get("name")
     if user and not USER.match(user):
         yield problem("hardening_deploy_user.name", "is no name for a user", user, mend="For example: releaser")
     elif user == "root":

@@ -26,12 +26,14 @@ DOMAIN = re.compile(r"^(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+$")
 USER = re.compile(r"^[A-Za-z0-9._-]+$")
 # crypt(3) with SHA-256, SHA-512 or bcrypt.
 HASHED = re.compile(r"^\$(5|6|2[aby])\$[./A-Za-z0-9$=]{20,}$")
+ACCOUNT = re.compile(r"^[a-z_][a-z0-9_-]{0,31}\Z")
 LABEL = re.compile(r"^[a-zA-Z_]\w*$")
 LOCAL = re.compile(r"^(localhost|127\.\d+\.\d+\.\d+|::1)$")
 AT_LEAST = {
     "monitoring_resources_interval": 1,
     "monitoring_resources_queue": 1,
     "monitoring_logs_keep": 1,
+    "monitoring_exporters_series": 100,
 }
 # Times as Prometheus and Alertmanager write them.
 TIMES = (
@@ -99,6 +101,13 @@ def exporters(variables):
     url = variables.get("monitoring_exporters_nginx_status")
     if url and not re.match(r"^https?://[^\s/]+/\S*$", url):
         yield problem("monitoring_exporters_nginx_status", "is no URL of http or https", url)
+
+
+def local_services(variables):
+    for index, value in enumerate(variables.get("monitoring_local_services_users") or []):
+        if not ACCOUNT.match(value):
+            where = join("monitoring_local_services_users", index)
+            yield problem(where, "is not a valid account name", value, mend="Give a name such as 'grafana-agent'")
 
 
 def mounts(variables):
@@ -276,6 +285,6 @@ def grafana(variables):
 
 
 RULES = (
-    at_least, resource_rules, shares, addresses, exporters, mounts, receivers, mail, log_settings,
+    at_least, resource_rules, shares, addresses, exporters, local_services, mounts, receivers, mail, log_settings,
     prometheus, targets, thresholds, single_alerts, alertmanager, access, grafana,
 )

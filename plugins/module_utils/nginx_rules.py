@@ -22,6 +22,14 @@ SIZE = re.compile(r"^\d+[kKmMgG]?$")
 # Their balancers keep no list of backup servers.
 WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
 
+# Variables that are the same for all who ask for a URL, and headers of a cached request that are nginx's.
+FIXED = ("$scheme", "$host", "$server_name", "$server_port", "$request_uri", "$uri", "$args", "$request_id")
+OF_NGINX = (
+    "connection", "content-length", "expect", "host", "if-match", "if-modified-since", "if-none-match", "if-range",
+    "if-unmodified-since", "keep-alive", "proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade",
+    "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id",
+)
+SET_HEADER = re.compile(r"^\s*(proxy_set_header\s+\S+\s+([^;]*));", re.M)
 NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
 PURGE_KEY = "Use $request_uri, and not $request_method"
 PEER = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?$")
@@ -54,6 +62,9 @@ def least(value, path, minimum):
 
 def variables(value):
     """Of the role's variables together."""
+    passwords = value.get("nginx_auth_basic_limit") or {}
+    yield from rate(passwords.get("rate") or "1r/s", "nginx_auth_basic_limit.rate")
+    yield from least(passwords.get("burst"), "nginx_auth_basic_limit.burst", 0)
     yield from headers(value.get("nginx_headers"), "nginx_headers")
     yield from least(value.get("nginx_limit_conn"), "nginx_limit_conn", 0)
     networks = value.get("nginx_real_ip_from") or []
@@ -86,6 +97,7 @@ def variables(value):
 def locations(value, path):
     """What is said of parts of a site, and of single paths."""
     yield from limits(value, path)
+    yield from guard(value, path)
     maintenance = value.get("maintenance") or {}
     yield from least(maintenance.get("retry_after"), f"{path}.maintenance.retry_after", 1)
     for index, network in enumerate(maintenance.get("allow") or []):
@@ -98,6 +110,7 @@ def locations(value, path):
     for index, entry in entries(value.get("locations")):
         where = join(f"{path}.locations", index)
         yield from location(entry, where)
+        yield from cached_extra(entry, where, value.get("location_extra"), path)
         yield from once(entry.get("path"), f"{where}.path", taken)
     if value.get("locations") and (value.get("upstream") or {}).get("servers") == []:
         yield problem(f"{path}.locations", "have no application behind them", value["locations"], mend=NO_SERVERS)
@@ -130,17 +143,40 @@ def location(value, path):
         yield from time(item or "0", f"{path}.timeouts.{key}")
     yield from cache(value.get("cache") or {}, f"{path}.cache")
     yield from headers(value.get("headers"), f"{path}.headers")
+    yield from guard(value, path)
+
+
+def guard(value, path):
+    """Who may ask, of a site or a location."""
     realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
-    if realm and not users:
-        yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")
+    where = f"{path}.auth_basic_user_file"
+    if realm == "off" and users:
+        yield problem(where, "is not used with auth_basic 'off'", users, mend="Leave one of them out")
+    elif realm and realm != "off" and not users:
+        yield problem(where, "is required with auth_basic", users, mend="Nobody could log in")
     elif users and not realm:
-        yield problem(f"{path}.auth_basic_user_file", "means nothing without auth_basic", users)
+        yield problem(where, "means nothing without auth_basic", users)
     elif users and not users.startswith("/"):
-        yield problem(f"{path}.auth_basic_user_file", "must be absolute", users)
+        yield problem(where, "must be absolute", users)
     elif users:
-        yield from plain(users, f"{path}.auth_basic_user_file")
+        yield from plain(users, where)
     for index, network in enumerate(value.get("allow") or []):
         yield from address(network, join(f"{path}.allow", index))
+
+
+def cached_extra(location, path, location_extra, site):
+    """A header that raw configuration adds reaches the application, so what it depends on must be part of the key."""
+    cache = location.get("cache") or {}
+    if not cache.get("enabled"):
+        return
+    known = " ".join([cache.get("key") or "", *(cache.get("bypass") or []), *FIXED])
+    for where, text in ((f"{path}.extra", location.get("extra")), (f"{site}.location_extra", location_extra)):
+        for directive, value in SET_HEADER.findall(text or ""):
+            unknown = [name for name in re.findall(r"\$\{?(\w+)", value) if not re.search(rf"\${name}\b", known)]
+            if unknown:
+                yield problem(
+                    where, f"gives the application ${unknown[0]}, which is not part of the key of {path}.cache", directive,
+                    mend=f"Add it to {path}.cache.key or bypass")
 
 
 def cache(value, path):
@@ -156,6 +192,17 @@ def cache(value, path):
         yield problem(f"{path}.key", "has no path in it: all would get the same", key, mend="Add $request_uri")
     elif isinstance(key, str) and value.get("purge") and ("$request_method" in key or "$request_uri" not in key):
         yield problem(f"{path}.key", "differs for the method PURGE, which would find nothing", key, mend=PURGE_KEY)
+    names = value.get("headers") or []
+    for index, name in enumerate(names):
+        where = join(f"{path}.headers", index)
+        if isinstance(name, str) and not re.match(r"^[A-Za-z0-9-]+$", name):
+            yield problem(where, "is not a valid header name", name, mend="For example: Accept-Language")
+        elif isinstance(name, str) and name.lower() in OF_NGINX:
+            yield problem(where, "is a header that nginx sets or removes", name, mend="Leave it out")
+    if names and value.get("purge"):
+        yield problem(
+            f"{path}.headers", "must be empty with purge, which removes the one answer that a URL has", names,
+            mend="Set headers: []. The application then gets none of them where an answer may be kept")
     for index, name in enumerate(value.get("bypass") or []):
         yield from variable(name, join(f"{path}.bypass", index))
     stale = value.get("use_stale") or []
@@ -185,15 +232,18 @@ def limits(value, path):
         where = join(f"{path}.limit_req", index)
         yield from variable(limit.get("key"), f"{where}.key")
         yield from least(limit.get("burst"), f"{where}.burst", 0)
-        rate = limit.get("rate")
-        if isinstance(rate, str) and not re.match(r"^[1-9]\d*r/[sm]$", rate):
-            yield problem(f"{where}.rate", "is no rate", rate, mend="For example: 10r/s or 30r/m")
+        yield from rate(limit.get("rate"), f"{where}.rate")
         if limit.get("delay") and limit.get("burst") == 0:
             yield problem(f"{where}.delay", "has nothing to hold back with burst 0", True)
     for index, limit in entries(value.get("limit_conn")):
         where = join(f"{path}.limit_conn", index)
         yield from variable(limit.get("key"), f"{where}.key")
         yield from least(limit.get("connections"), f"{where}.connections", 1)
+
+
+def rate(value, path):
+    if isinstance(value, str) and not re.match(r"^[1-9]\d*r/[sm]$", value):
+        yield problem(path, "is no rate", value, mend="For example: 10r/s or 30r/m")
 
 
 def variable(value, path):

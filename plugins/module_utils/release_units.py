@@ -9,6 +9,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd impor
 
 # Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
 MARGIN = 10
+# By these sockets an app could log under any name, and fields of any size.
+JOURNAL = "-/run/systemd/journal"
 
 
 def socket_sections(app, socket_group):
@@ -67,6 +69,11 @@ def service_sections(app):
             # gunicorn's own umask covers its temporary files only.
             "UMask": gunicorn["umask"],
             "LimitNOFILE": service["limit_nofile"],
+            "LogRateLimitIntervalSec": service["log_rate_limit_interval"],
+            "LogRateLimitBurst": service["log_rate_limit_burst"],
+            # A line does not set its own priority: journald counts the lines of each priority apart.
+            "SyslogLevelPrefix": service["journal_sockets"],
+            "InaccessiblePaths": None if service["journal_sockets"] else JOURNAL,
             "ReadWritePaths": [f"/srv/{name}/shared", *service["writable_paths"]],
         },
         "Install": {"WantedBy": "multi-user.target"},

@@ -224,8 +224,9 @@ def app(value, path):
 
 def releases(value, path):
     """How an app's releases are made and judged."""
-    yield from environment(value.get("build_env"), f"{path}.build_env")
-    for key in ("keep", "build_timeout"):
+    for key in ("build_env", "build_secrets"):
+        yield from environment(value.get(key), f"{path}.{key}")
+    for key in ("keep", "build_timeout", "build_tasks_max", "build_cpu_weight", "build_io_weight"):
         yield from at_least(value, path, key, 1)
     kept = value.get("shared_paths") or []
     for index, shared in enumerate(kept):
@@ -335,6 +336,13 @@ def processes(value, path):
             jitter,
             mend="Half of max_requests spreads the restarts well",
         )
+    if gunicorn.get("preload_unsafe") and str(gunicorn.get("preload_app")).lower() != "true":
+        yield problem(
+            f"{path}.gunicorn.preload_unsafe",
+            "takes effect only with preload_app true",
+            gunicorn["preload_unsafe"],
+            mend="Leave it out",
+        )
     keepalive = gunicorn.get("keepalive")
     if keepalive is not None and keepalive <= NGINX_KEEPALIVE:
         yield problem(
@@ -356,6 +364,8 @@ def processes(value, path):
         yield problem(f"{path}.gunicorn.umask", "is not an octal umask", umask, mend="Put it in quotes: '0027'")
     yield from at_least(value, path, "service.limit_nofile", 64)
     yield from at_least(value, path, "service.timeout_start", 1)
+    yield from at_least(value, path, "service.log_rate_limit_interval", 1)
+    yield from at_least(value, path, "service.log_rate_limit_burst", 0)
     yield from limit(service.get("exposure_limit"), f"{path}.service.exposure_limit")
     for index, directory in enumerate(service.get("writable_paths") or []):
         where = join(f"{path}.service.writable_paths", index)

@@ -24,7 +24,7 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_T
 ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 
 # Values below an option of this name are secrets in every spec: an application's environment.
-SECRET_OPTIONS = frozenset(["build_env", "env"])
+SECRET_OPTIONS = frozenset(["build_env", "build_secrets", "env", "gunicorn_app_tools_env"])
 HIDDEN = "value not shown"
 LONGEST_VALUE = 60
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
-import pwd
 import socketserver
 import subprocess
 import threading
@@ -19,8 +19,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.release impor
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import (
     Shell,
     clean_environment,
-    own,
     point,
+    read_bounded,
     write_file,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import (
@@ -71,22 +71,11 @@ def test_a_missing_command_is_named():
     assert "no-such-command" in error.value.output
 
 
-def test_a_command_sees_the_users_environment_and_not_this_ones(monkeypatch):
+def test_a_command_does_not_see_this_environment(monkeypatch):
     monkeypatch.setattr(os, "environ", os.environ.copy())
     os.environ["LEAKED"] = "1"
-    clean_environment({"HTTPS_PROXY": "http://proxy:3128"})
-    assert os.environ["HTTPS_PROXY"] == "http://proxy:3128"
+    clean_environment()
     assert "LEAKED" not in os.environ
-
-
-def test_a_command_runs_as_the_user_it_is_to_run_as():
-    """In a container of CI that is root; elsewhere nobody but root may do it."""
-    if os.getuid() != 0:
-        with pytest.raises(ReleaseError):
-            SHELL.run(["id", "-u"], "build", "", user="nobody")
-        return
-    assert SHELL.run(["id", "-u"], "build", "", user="nobody")[0].strip() == str(pwd.getpwnam("nobody").pw_uid)
-    assert SHELL.run(["id", "-G"], "build", "", user="nobody")[0].strip() == str(pwd.getpwnam("nobody").pw_gid)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -131,18 +120,13 @@ def test_a_leftover_of_an_interrupted_move_is_no_obstacle(tmp_path):
     assert os.readlink(tmp_path / "live") == "one"
 
 
-def test_modes_keep_what_is_executable(tmp_path):
-    (tmp_path / "bin").mkdir()
-    for name, mode in (("bin/run", 0o755), ("bin/data", 0o666)):
-        (tmp_path / name).write_text("x")
-        (tmp_path / name).chmod(mode)
-    os.symlink("/etc/passwd", tmp_path / "link")
-    before = os.stat("/etc/passwd").st_mode
-    own(str(tmp_path), os.getuid(), os.getgid(), (0o750, 0o640))
-    assert (tmp_path / "bin").stat().st_mode & 0o777 == 0o750
-    assert (tmp_path / "bin/run").stat().st_mode & 0o777 == 0o750
-    assert (tmp_path / "bin/data").stat().st_mode & 0o777 == 0o640
-    assert os.stat("/etc/passwd").st_mode == before, "a link was followed"
+def test_a_file_is_read_in_part_and_only_where_it_is_one(tmp_path):
+    (tmp_path / "long").write_text("a" * 100 + "z" * 100)
+    (tmp_path / "link").symlink_to("long")
+    os.mkfifo(tmp_path / "fifo")
+    assert read_bounded(str(tmp_path / "long"), 1000) == "a" * 100 + "z" * 100
+    assert read_bounded(str(tmp_path / "long"), 20) == "a" * 10 + "\n[...]\n" + "z" * 10
+    assert [read_bounded(str(tmp_path / name), 9) for name in ("link", "fifo", "none", ".")] == ["", "", "", ""]
 
 
 # -- a local source ---------------------------------------------------------------------------------------------------
@@ -232,9 +216,20 @@ def test_one_app_starves_nobody_and_answers_for_nobody():
     service = service_sections(app())["Service"]
     assert service["CPUWeight"] == service["IOWeight"] == 100 and service["OOMScoreAdjust"] > 0
     assert service["SocketBindDeny"] == "1-32767"
+    assert service["InaccessiblePaths"] == ["-/run/systemd/journal", "-/run/dbus"]
     overrides = {"Service": {"SocketBindAllow": "tcp:50051", "InaccessiblePaths": []}}
     text = units(app(service={"overrides": overrides}), "www-data")["service"]
     assert "SocketBindAllow=tcp:50051\n" in text and "InaccessiblePaths" not in text
+
+
+def test_an_app_writes_to_the_journal_by_its_output_alone_unless_it_is_told_otherwise():
+    text = units(app(), "www-data")["service"]
+    assert "\nInaccessiblePaths=-/run/systemd/journal\n" in text and "\nSyslogLevelPrefix=no\n" in text
+    assert "\nLogRateLimitIntervalSec=60\nLogRateLimitBurst=2000\n" in text
+    service = {"journal_sockets": True, "log_rate_limit_interval": 5, "log_rate_limit_burst": 0}
+    text = units(app(service=service), "www-data")["service"]
+    assert "/run/systemd/journal" not in text and "\nSyslogLevelPrefix=yes\n" in text
+    assert "\nLogRateLimitIntervalSec=5\nLogRateLimitBurst=0\n" in text
 
 
 def test_the_socket_is_for_nginx():
@@ -294,6 +289,48 @@ def test_a_release_that_crashes_is_not_waited_for(instance, monkeypatch):
     monkeypatch.setattr(instance, "properties", lambda *names: {"NRestarts": "1", "ActiveState": "active"})
     with pytest.raises(ReleaseError, match="ended before it answered"):
         instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 60})
+
+
+# -- what an app logs -------------------------------------------------------------------------------------------------
+
+SHAPES = [None, True, 0, -1, 1.5, 10**30, "", "1", [], [1], {}, {"a": []}, float("nan")]
+
+
+def instance_that_logs(monkeypatch, *lines):
+    instance = release_switch.Instance(Layout("shop"), "20260101T000000Z-000000000000", SHELL)
+    monkeypatch.setattr(SHELL, "run", lambda *_arguments, **_options: ("\n".join(lines), 0), raising=False)
+    return instance
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_line_of_an_app_stops_a_deploy_that_counts_what_was_cut(monkeypatch, shape):
+    good = json.dumps({"cut_requests": 2, "cut_websockets": 1})
+    lines = [json.dumps({"cut_requests": shape, "cut_websockets": shape}), json.dumps({"cut_requests": 1})]
+    lines += [json.dumps(shape), json.dumps([{"cut_requests": 1}]), "[" * 100_000, '"cut_requests"']
+    assert instance_that_logs(monkeypatch, *lines, good).cut(0) == {"requests": 2, "websockets": 1}
+
+
+@pytest.mark.parametrize("field", ["message", "event", "msg", "level", "exc_info", "exception", "stack_info"])
+def test_no_line_of_an_app_stops_the_report_of_a_failure(monkeypatch, field):
+    lines = [json.dumps({field: shape}) for shape in SHAPES] + [json.dumps(shape) for shape in SHAPES] + ["[" * 100_000]
+    assert instance_that_logs(monkeypatch, *lines).journal()
+
+
+def test_only_units_of_releases_are_left_over(tmp_path):
+    layout = Layout("shop", root=str(tmp_path))
+    os.makedirs(layout.units)
+    ids = [f"2026010{number}T000000Z-000000000000" for number in (1, 2, 3)]
+    names = [f"shop@{ids[0]}.service", f"shop@{ids[1]}.socket.new", f"shop@{ids[2]}.service"]
+    others = ["shop@tty1.service", "shop@.service", f"shop-b@{ids[0]}.service", "shop.service", f"shop@{ids[0]}.timer"]
+    for name in names + others:
+        (tmp_path / "etc/systemd/system" / name).touch()
+    assert release_switch.strangers(layout, ids[2]) == ids[:2]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "-x", "a/b", "Shop", "shop\n", "a b", "a" * 32, "_shop"])
+def test_a_name_that_is_no_apps_makes_no_paths(name):
+    with pytest.raises(ReleaseError, match="not a valid app name"):
+        Layout(name)
 
 
 # -- defaults ---------------------------------------------------------------------------------------------------------

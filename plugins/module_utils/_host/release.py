@@ -15,19 +15,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import posixpath
 import re
 import time
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from .redact import redact, redact_url  # noqa: F401  part of this module's interface
+from .text import safe
 
 FORMAT = 1
+VENV_FORMAT = 2
 # Also the name of a user, of which useradd wants at most 32 characters.
-APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
-ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
+ID = re.compile(r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\Z")
 # git's short form of an SSH URL: user@host:path.
 SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
+COMMIT = re.compile(r"^[0-9a-f]{40}\Z")
 # PEP 508: a name, optional extras, then a comparison, a URL or nothing more.
 REQUIREMENT = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]*\])?\s*(([<>=!~]=?|@).*)?$")
 
@@ -119,14 +122,6 @@ def build_packages(apps):
     return packages
 
 
-def redact_url(url):
-    """The URL without user and password."""
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def sha256(text):
     return hashlib.sha256(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -164,9 +159,9 @@ def release_files(params):
 
 
 def file_mode(path):
-    if path == "env":
+    if path == "env" or path.startswith("systemd/"):
         return 0o600  # secrets: systemd reads it before it drops root
-    return 0o755 if path.endswith(".sh") else 0o644
+    return 0o750 if path.endswith(".sh") else 0o640
 
 
 def digest(data):
@@ -181,11 +176,23 @@ class Layout:
     """Paths of one app. `root` is there for tests."""
 
     def __init__(self, name, root="/"):
+        # It becomes a part of paths, and a word of commands.
+        if not APP_NAME.match(name):
+            raise ReleaseError("choose", f"{name!r} is not a valid app name.")
+        self.top = root
         self.name = name
+        # The account that fetches and builds. No app can have its name: those begin with a letter.
+        self.build_account = f"_{name}"
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
-        self.repository = os.path.join(self.base, "repository.git")
+        self.build = os.path.join(self.base, "build")
+        # The builder's: what outlives a build, and what does not.
+        self.fetched = os.path.join(self.build, "fetched")
+        self.scratch = os.path.join(self.build, "scratch")
+        self.repository = os.path.join(self.fetched, "repository.git")
+        # Of 0.2.0, readable for everybody.
+        self.old_repository = os.path.join(self.base, "repository.git")
         self.shared = os.path.join(self.base, "shared")
         self.live = os.path.join(self.base, "live.sock")
         self.current = os.path.join(self.base, "current")
@@ -196,6 +203,11 @@ class Layout:
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
         self.logs = os.path.join(root, "var/log/nginx")  # as the role nginx names them
+
+    def entries(self):
+        """Names of all that the role makes in the app's directory, complete or still being written."""
+        names = {os.path.basename(path) for path in vars(self).values() if os.path.dirname(path) == self.base}
+        return names | {name + ".new" for name in names}
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
@@ -251,7 +263,7 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -307,12 +319,9 @@ def _is_named(item, wanted):
 DEPENDENCY_FILES = ("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
 
 
-def dependency_file(project):
-    """The file in the project's directory that says what to install, or None."""
-    for name in DEPENDENCY_FILES:
-        if os.path.isfile(os.path.join(project, name)):
-            return name
-    return None
+def dependency_file(read):
+    """The file in the project's directory that says what to install, or None. `read` gives a file's text, or None."""
+    return next((name for name in DEPENDENCY_FILES if read(name) is not None), None)
 
 
 def read_text(path):
@@ -331,10 +340,10 @@ def is_package(pyproject):
     return re.search(r"^\s*\[build-system\]", pyproject, re.MULTILINE) is not None
 
 
-def installs_own_files(name, project):
+def installs_own_files(name, read):
     """Whether the environment holds files of the source itself, so that it may not outlive this revision."""
-    text = read_text(os.path.join(project, name))
-    pyproject = read_text(os.path.join(project, "pyproject.toml"))
+    text = read(name) or ""
+    pyproject = read("pyproject.toml") or ""
     if name == "uv.lock":
         own = re.findall(r"source = \{ (?:editable|directory|path|virtual) = \"([^\"]*)\"", text)
         return is_package(pyproject) or any(path != "." for path in own)
@@ -348,23 +357,20 @@ def installs_own_files(name, project):
     return is_package(pyproject)
 
 
-def venv_key(data, project, name):
+def venv_key(data, read, name):
     """Name of the virtual environment that fits these inputs. Releases that differ in code alone share one."""
     parts = {key: data[key] for key in ("python", "extras", "groups", "server_requirements")}
+    # Not one that was built with the app's own rights, beside a cache that every build could write.
+    parts["format"] = VENV_FORMAT
     if name is None:  # a wheel or a requirement: the source is what is installed
         parts["revision"] = data["source"]["revision"]
     else:
         for path in (name, "pyproject.toml"):
-            parts[path] = sha256(read_text(os.path.join(project, path)))
-        if installs_own_files(name, project):
+            parts[path] = sha256(read(path) or "")
+        if installs_own_files(name, read):
             parts["revision"] = data["source"]["revision"]
             parts["subdirectory"] = data["source"]["subdirectory"]
     return digest(parts)[:16]
-
-
-def requirement_name(requirement):
-    """Normalised name (PEP 503) of the package a requirement asks for."""
-    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement).group(0)).lower()
 
 
 def requires_hashes(text):
@@ -372,37 +378,25 @@ def requires_hashes(text):
     return "--hash" in text
 
 
-def unsafe_member(name, link=None):
-    """Whether an archive's member would land outside the directory it is unpacked into."""
-    target = (
-        posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
-        if link is not None
-        else posixpath.normpath(name)
-    )
-    absolute = name.startswith("/") or (link or "").startswith("/")
-    return absolute or target == ".." or target.startswith("../")
-
-
-def redact(text, env):
-    """The text without the values of the app's environment. Short ones hide nothing and would garble the text."""
-    for key, value in sorted(env.items(), key=lambda item: -len(str(item[1]))):
-        if len(str(value)) >= 8:
-            text = text.replace(str(value), f"<{key}>")
-    return text
-
-
 def env_values(text):
-    """Names and values in the text of an environment file as env_file() writes it, where values may have many lines."""
-    found = re.finditer(r'^(\w+)="((?:[^"\\]|\\.)*)"$', text, re.MULTILINE | re.DOTALL)
-    return {match.group(1): re.sub(r"\\(.)", r"\1", match.group(2)) for match in found}
+    """Names and values in the text of an environment file of systemd, where values may have many lines."""
+    found = {}
+    pattern = r'^\s*(\w+)=(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|([^\n]*))$'
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        double, single, bare = match.group(2), match.group(3), match.group(4)
+        if double is not None:
+            found[match.group(1)] = re.sub(r"\\(.)", r"\1", double, flags=re.DOTALL)
+        else:
+            found[match.group(1)] = single if single is not None else bare.strip()
+    return found
 
 
 def journal_text(lines):
-    """Lines of the journal as a person reads them: of a JSON line its message and its traceback.
+    """Lines of the journal as a person reads them: of a JSON line its message and its traceback; terminal-safe.
 
     An app that fails all requests logs the same traceback for each: it is shown where it came last.
     """
-    result = [_entry(line) for line in lines]
+    result = [safe(_entry(line)) for line in lines]
     last = {text: index for index, text in enumerate(result)}
     return "\n".join(text for index, text in enumerate(result) if "\n" not in text or last[text] == index)
 
@@ -410,7 +404,7 @@ def journal_text(lines):
 def _entry(line):
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     if not isinstance(entry, dict):
         return line
