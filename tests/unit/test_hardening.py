@@ -101,7 +101,7 @@ def test_no_port_leaves_those_from_before():
     (0, {22}, 0, "22"), (0, {2222, 22}, 0, "22,2222"), (2222, {22}, 0, "2222"), (2222, {22}, 22, "2222,22"),
     (22, {22}, 22, "22")])
 def test_a_ban_closes_the_ports_of_sshd(port, before, keep, ports):
-    text = f"[sshd]\nport = {port}\n\n[nginx-limit-req]\nport = http,https\n"
+    text = f"[sshd]\nport = {port}\n\n[nginx-limit-req]\nport = 80,443\n"
     assert hardening.with_jail_ports(text, before, keep) == text.replace(f"port = {port}\n", f"port = {ports}\n")
 
 

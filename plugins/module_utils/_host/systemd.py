@@ -119,6 +119,11 @@ def apply_profile(sections, profile):
         return sections
     service = sections.get("Service") or {}
     closed = {key: value for key, value in PROFILES[profile].items() if key not in service}
+    # What a unit closes by itself is closed besides; an empty list opens it.
+    own = service.get("InaccessiblePaths")
+    if own is None or own not in ([], ""):
+        paths = own if isinstance(own, (list, tuple)) else [own]
+        closed["InaccessiblePaths"] = [*filter(None, paths), PROFILES[profile]["InaccessiblePaths"]]
     return {**sections, "Service": {**service, **closed}}
 
 
