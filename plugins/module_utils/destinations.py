@@ -52,7 +52,11 @@ RESERVED_ENV = {
     "WATCHDOG_USEC": "systemd sets it",
 }
 # Those that hold what is not the app's.
-SYSTEM_DIRECTORIES = frozenset(["/", "/etc", "/usr", "/var", "/srv", "/run", "/boot", "/home", "/root"])
+SYSTEM_DIRECTORIES = frozenset([
+    *("/", "/boot", "/dev", "/etc", "/home", "/opt", "/proc", "/root", "/run", "/srv", "/sys", "/tmp", "/usr", "/var"),
+    *("/var/lib", "/var/log", "/var/cache", "/var/tmp"),
+])
+NEVER_PUBLISHED = ("/boot/", "/dev/", "/etc/", "/proc/", "/root/", "/run/", "/sys/", "/var/log/")
 
 
 class Fault(NamedTuple):
@@ -194,7 +198,8 @@ acme_profile = matching(r"[A-Za-z0-9][A-Za-z0-9._-]*", "is not a valid name of a
 section_name = matching(r"[A-Za-z][A-Za-z0-9-]*", "is not a valid name of a section")
 directive_name = matching(r"[A-Za-z][A-Za-z0-9-]*", "is not a valid name of a directive")
 sshd_pattern = matching(
-    r"[^\s\"'#\\=!-][^\s\"'#\\]*", "is not a user, a group or a pattern for one", "Give one per element")
+    r"[A-Za-z0-9_*?][A-Za-z0-9_.@*?:/+$-]*", "is not a user, a group or a pattern for one", "Give one per element",
+    LONGEST_NAME)
 python_object = matching(
     r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "is not a worker class", "For example: uvicorn_worker.UvicornWorker")
 
@@ -244,7 +249,7 @@ HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9_.-]*)"
 host = matching(
     r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", "is not a host name or address",
     "For example: mail.example.com", 253)
-mail_address = matching(r"[^@\s<>,\"';{}]+@[^@\s<>,\"';{}]+", "is not an e-mail address",
+mail_address = matching(r"[A-Za-z0-9_][^@\s<>,\"';{}]*@[A-Za-z0-9][^@\s<>,\"';{}]*", "is not an e-mail address",
                         "For example: ops@example.com", 254)
 forwarded_allow_ips = matching(
     r"\*|[0-9A-Fa-f:./]+(, ?[0-9A-Fa-f:./]+)*", "is not '*' or a comma-separated list of addresses",
@@ -411,16 +416,28 @@ def source_path(value):
     return path_text(value) or _path_word(value)
 
 
+def published_path(value):
+    """A directory of the host that nginx serves."""
+    path = _normal(value)
+    if path in SYSTEM_DIRECTORIES or path.startswith(NEVER_PUBLISHED):
+        return Fault("would publish a system directory", "Name one that holds nothing but public files")
+    return host_path(value)
+
+
 def served_directory(value):
     """A directory that nginx serves: of the host, or inside an app's source."""
-    return host_path(value) if value.startswith("/") else source_path(value)
+    return published_path(value) if value.startswith("/") else source_path(value)
 
 
 def writable_path(value):
     """A directory in ReadWritePaths=, which systemd splits at blanks."""
-    if value.startswith("/") and re.sub("/+", "/", posixpath.normpath(value)) in SYSTEM_DIRECTORIES:
+    if _normal(value) in SYSTEM_DIRECTORIES:
         return Fault("would open a system directory", "Name one below it")
     return host_path(value)
+
+
+def _normal(path):
+    return re.sub("/+", "/", posixpath.normpath(path))
 
 
 def mount_path(value):
@@ -515,7 +532,8 @@ worker_processes = matching(r"auto|[1-9]\d{0,3}", "is neither 'auto' nor a numbe
 mime_type = matching(r"\*|[A-Za-z0-9][\w.+-]*/[A-Za-z0-9*][\w.+-]*", "is not a media type", "For example: text/css")
 cipher = matching(r"[A-Za-z0-9!@][A-Za-z0-9!@=+_-]*", "is not a name of a cipher",
                   "For example: ECDHE-RSA-AES128-GCM-SHA256")
-header_name = matching(r"[!#%&*+.^_|~0-9A-Za-z-]+", "is not a valid header name", "", LONGEST_NAME)
+# Of a token (RFC 9110), without what nginx takes for a comment, a variable or a quote.
+header_name = matching(r"[0-9A-Za-z][0-9A-Za-z!%&*+.^_|~-]*", "is not a valid header name", "", LONGEST_NAME)
 
 
 def nginx_word(value):
@@ -641,4 +659,6 @@ def sysctl_value(value):
     """The value of a kernel setting."""
     if isinstance(value, (dict, list, tuple)) or value is None or not str(value).strip():
         return Fault("is not a single value")
-    return one_line(str(value))
+    if not re.fullmatch(r"[A-Za-z0-9_.,:+/%|*\t -]*", str(value)):
+        return Fault("is not the value of a kernel setting")
+    return None

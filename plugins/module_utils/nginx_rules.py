@@ -14,6 +14,9 @@ from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, p
 # Their balancers keep no list of backup servers.
 WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
 
+# Each is a line of the configuration where there is one server.
+MOST_CONNECTIONS = 4096
+
 NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
 PURGE_KEY = "Use $request_uri, and not $request_method"
 
@@ -125,8 +128,11 @@ def limits(value, path):
 def upstream(value, path):
     """How requests are spread over servers, and offered again."""
     servers = entries(value.get("servers"))
-    yield from least(value.get("keepalive"), f"{path}.keepalive", 0)
-    yield from least(value.get("tries"), f"{path}.tries", 1)
+    for key, minimum in (("keepalive", 0), ("tries", 1)):
+        yield from least(value.get(key), f"{path}.{key}", minimum)
+        number = value.get(key)
+        if isinstance(number, int) and number > MOST_CONNECTIONS:
+            yield problem(f"{path}.{key}", f"must be at most {MOST_CONNECTIONS}", number)
     again = value.get("next_upstream") or []
     if "off" in again and len(again) > 1:
         yield problem(f"{path}.next_upstream", "'off' excludes all else", again, mend="Leave it out, or all else")

@@ -428,6 +428,9 @@ def convert(kind, value, choices=None):
     elif kind in ("int", "float", "bytes", "bits"):
         if isinstance(value, bool):
             raise _WrongType("")
+        # Python also reads other scripts' digits, blanks around a number, and 1_000
+        if kind in ("int", "float") and isinstance(value, str) and not re.fullmatch(r"[0-9.eE+-]+", value):
+            raise _WrongType("")
         if kind == "float" and isinstance(value, (str, float)):
             try:
                 if not math.isfinite(float(value)):
