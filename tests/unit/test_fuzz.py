@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Hostile values for every option: refused, or the rendered texts hold the directives that were meant and no others.
 
-Each context is a complete set of variables in which every option is set, and so rendered. For each kind of hostile value
-all options get one at once, which tells what validation accepts. Of the accepted values, one for each option at a time is
-rendered and parsed by parsers of this file. The structure must be that of the benign texts. FUZZ_SEED repeats a run.
+Each context is a complete set of variables in which every option is set, and so rendered. For each kind of hostile
+value all options get one at once, which tells what validation accepts. Of the accepted values, one for each option at a
+time is rendered and parsed by parsers of this file. The structure must be that of the benign texts. FUZZ_SEED repeats a
+run; FUZZ_MOST=99 renders everything that is accepted.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ VARIABLES = ("key", "hash_key", "bypass", "hashed")
 
 SUFFIXES = [
     "\n", "\nEvil=1", "\r", "\rEvil=1", "\n\n[Evil]\nA=1", ";", "; evil on", " evil", " -evil", "\tevil", "{", "}",
-    "{ evil; }", '"', "'", '"; evil "', "\\", "\\\\", '\\"', " \\", "$http_cookie", "${http_cookie}", "$arg_x", "%n", "%",
-    "%%n", "#evil", " # evil", "\0", "\u2028Evil=1", "\x85Evil=1", "\x1b[2J", "`id`", "$(id)", "&& id", "| id", "/../../etc",
-    "/..", "//", "/*", ",evil", ":evil", "=evil", "@evil", "<evil>", "{{ evil }}", "{% evil %}", "é", "😀", "\ud800", "٣",
-    ")", "(", "]", "[", "*", "~", "!", "?", "^", "x" * 5000, ".git::evil",
+    "{ evil; }", '"', "'", '"; evil "', "\\", "\\\\", '\\"', " \\", "$http_cookie", "${http_cookie}", "$arg_x",
+    "%n", "%", "%%n", "#evil", " # evil", "\0", "\u2028Evil=1", "\x85Evil=1", "\x1b[2J", "`id`", "$(id)", "&& id",
+    "| id", "/../../etc", "/..", "//", "/*", ",evil", ":evil", "=evil", "@evil", "<evil>", "{{ evil }}", "{% evil %}",
+    "é", "😀", "\ud800", "٣", ")", "(", "]", "[", "*", "~", "!", "?", "^", "x" * 5000, ".git::evil",
 ]
-PREFIXES = ["-", "--evil=", "#", "\n", " ", "$", "%", "~", "../", "/../", "\\", ";", "+", "!", "=", "ext::", "\u202e", '"', "*"]
+PREFIXES = [
+    "-", "--evil=", "#", "\n", " ", "$", "%", "~", "../", "/../", "\\", ";", "+", "!", "=", "ext::", "\u202e", '"', "*",
+]
 WHOLE = [
     "-evil", "$http_cookie", "\n", " ", ".", "..", "//etc", "/./etc", "fe80::1%x;evil", "fe80::1%x evil", "null",
     "1e9", "-1", "0x10", "\0", "~/x", "$HOME", "#", "{", "}", "\\", '"', "'",
@@ -139,7 +142,8 @@ APP = {
 }
 ROLE_APP = {name: value for name, value in APP.items() if name not in ("aliases", "certificate", "nginx")}
 NGINX_SITE = {
-    **SITE, "name": "site-b", "domain": "site-b.example.com", "aliases": ["alias-b.example.com"], "certificate": "cert-b",
+    **SITE, "name": "site-b", "domain": "site-b.example.com", "aliases": ["alias-b.example.com"],
+    "certificate": "cert-b",
     "static": [{**SITE["static"][0], "previous": "/srv/previous-b"}],
     "upstream": {
         **SITE["upstream"], "method": "hash", "hash_key": "$request_uri",
@@ -288,7 +292,7 @@ UNITS = {"systemd_service_units": [
 
 
 def nginx_structure(text):
-    """The directives of a configuration: blocks around, name, number of arguments; and the variables that clients set."""
+    """The directives of a configuration: blocks around, name, number of arguments; and variables that clients set."""
     found, words, blocks = Counter(), [], []
     for word in nginx_words(text):
         if word in (";", "{"):
@@ -395,7 +399,7 @@ def env_structure(text):
 
 
 def line_structure(text):
-    """Lines of any other file: how many words each has, and what else means something in sudoers, nft, apt, sshd, Perl."""
+    """Lines of any other file: how many words each has, and what else means something to nft, apt, sudo, sshd, Perl."""
     text = re.sub(r'"[^"\n]*"', '"text"', text)  # between quotes nothing means anything there
     assert not re.search("[\0\r\ud800-\udfff\u2028\x85]", text), "a line ends without a newline"
     lines = [line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("//")]
@@ -535,6 +539,9 @@ def render_monitoring(variables):
         if unit.get("sections"):
             yield unit["name"], unit_structure(systemd.render(unit["sections"]))
     yield "resources", Counter(list(evaluate(plugin, "__monitoring_resources_settings")))
+    domain, allow = variables["monitoring_access_domain"], variables["monitoring_access_allow"]
+    (site,) = FILTERS["daoman.fastapi.monitoring_sites"](domain, True, allow, True)
+    yield "site", nginx_structure(site["extra"] + site["location_extra"])
     for item in evaluate(plugin, "__monitoring_resources.secrets + __monitoring_alertmanager_secrets"):
         yield item["dest"], Counter([len(item["content"].splitlines())])
 
@@ -574,7 +581,7 @@ def options_of(context):
 
 def validate(context, variables):
     """The variables as the spec fills them, and where there is a problem."""
-    filled, problems = spec.check({name: option for name, option in options_of(context).items()}, variables)
+    filled, problems = spec.check(options_of(context), variables)
     if context == "fastapi_apps":
         return filled, problems + rules.check_apps(filled["fastapi_apps"], problems)
     return filled, problems + rules.check(context, filled, problems)
@@ -727,7 +734,8 @@ def strange(context, render, variables, changes, expected):
 def difference(render, filled, expected, changes):
     try:
         found = dict(render(filled))
-    except Exception as error:  # noqa: BLE001 - whatever a renderer or a parser does not take is what is looked for
+    except Exception as error:
+        # Whatever a renderer or a parser does not take is what is looked for.
         return f"cannot be read: {type(error).__name__}: {str(error)[:120]}"
     if any(map(takes_variables, changes.values())):
         found, reference = ({path: plain(texts) for path, texts in each.items()} for each in (found, expected))
@@ -762,7 +770,7 @@ def test_overrides_are_single_directives(sections):
     assert validate("fastapi_apps", {"fastapi_apps": [app]})[1]
     units = [{"name": "a.service", "sections": {"Service": {"ExecStart": "/bin/true"}, **sections}}]
     assert validate("systemd_service", {"systemd_service_units": units})[1]
-    with pytest.raises(ValueError, match="one line|is not the name"):
+    with pytest.raises(ValueError, match=r"one line|is not the name"):
         systemd.render(sections)
 
 
