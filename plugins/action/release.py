@@ -16,6 +16,7 @@ import tempfile
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import (
     POINTS,
     app_source_type,
@@ -23,7 +24,6 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.release impor
     is_url,
     redact_url,
 )
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.source import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_value
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import is_over, this_run, who
@@ -36,6 +36,8 @@ AS_GIVEN = (
     *("name", "domain", "version", "checksum", "ssh_key_file", "subdirectory"),
     *("python", "extras", "groups", "static_paths", "health"),
 )
+# What a build may use, by the options `release.build_<name>`.
+BUILD_LIMITS = ("memory_max", "tasks_max", "cpu_weight", "io_weight")
 # The hooks that make files of a release, and so are part of what it is.
 BUILD_HOOKS = ("before_build", "after_build")
 
@@ -99,6 +101,8 @@ class ActionModule(ActionBase):
             "upload": "",
             "env": {key: env_value(value) for key, value in app["env"].items()},
             "build_env": {key: env_value(value) for key, value in app["release"]["build_env"].items()},
+            "build_secrets": {key: env_value(value) for key, value in app["release"]["build_secrets"].items()},
+            "build_limits": {key: app["release"][f"build_{key}"] for key in BUILD_LIMITS},
             "build_timeout": app["release"]["build_timeout"],
             "hook_timeout": app["release"]["build_timeout"],
             "hooks": {point: [hook for hook in hooks[point] if not is_task_file(hook)] for point in hooks},
@@ -120,6 +124,8 @@ class ActionModule(ActionBase):
             },
             "server_requirements": arguments["server_requirements"],
             "uv_version": arguments["uv_version"],
+            "uv_hashes": arguments["uv_hashes"],
+            "tools_env": {key: env_value(value) for key, value in arguments.get("tools_env", {}).items()},
             "socket_group": arguments["socket_group"],
             "who": who(),
             "run": this_run(),

@@ -51,6 +51,8 @@ GUNICORN_APP = {
     "gunicorn_app_apps[].name": to.app_name,
     "gunicorn_app_apps[].python": to.python,
     "gunicorn_app_apps[].release.build_env": ENVIRONMENT,
+    "gunicorn_app_apps[].release.build_memory_max": to.memory_limit,
+    "gunicorn_app_apps[].release.build_secrets": ENVIRONMENT,
     "gunicorn_app_apps[].release.guard.access_log": to.host_path,
     "gunicorn_app_apps[].release.hooks.after_build": to.command,
     "gunicorn_app_apps[].release.hooks.after_failure": to.command,
@@ -74,6 +76,8 @@ GUNICORN_APP = {
     "gunicorn_app_reason": to.one_line,
     "gunicorn_app_server_requirements": to.requirement,
     "gunicorn_app_socket_group": to.user_name,
+    "gunicorn_app_tools_env": ENVIRONMENT,
+    "gunicorn_app_uv_hashes": to.checksum,
     "gunicorn_app_uv_version": to.version,
 }
 

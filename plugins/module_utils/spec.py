@@ -26,7 +26,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import option_desti
 ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 
 # Values below an option of this name are secrets in every spec: an application's environment, also in a unit.
-SECRET_OPTIONS = frozenset(["Environment", "build_env", "env"])
+SECRET_OPTIONS = frozenset(["Environment", "build_env", "build_secrets", "env", "gunicorn_app_tools_env"])
 HIDDEN = "value not shown"
 LONGEST_VALUE = 60
 

@@ -56,6 +56,15 @@ options:
     description: Version of uv that builds.
     type: str
     required: true
+  uv_hashes:
+    description: Hashes of the files of that version which may be installed.
+    type: list
+    elements: str
+    required: true
+  tools_env:
+    description: Environment in which root installs uv and interpreters, for all apps.
+    type: dict
+    default: {}
   socket_group:
     description: Group that may connect to the socket and read static files.
     type: str
@@ -98,6 +107,7 @@ EXAMPLES = r"""
     start_script: "{{ lookup('ansible.builtin.template', 'start.sh.j2', template_vars={'app': app}) }}"
     lib: {fastapi_worker.py: "{{ lookup('ansible.builtin.file', 'fastapi_worker.py') }}"}
     uv_version: 0.13.9
+    uv_hashes: ["sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19"]
 """
 
 RETURN = r"""

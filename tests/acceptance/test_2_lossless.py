@@ -59,8 +59,11 @@ def test_what_outlasts_the_drain_is_cut_and_reported(fleet, users):
     fleet.deployed(gunicorn={"graceful_timeout": 5})
     fleet.next_version()
     # One request that is sure to be open: it begins when the old release has no other user to come.
-    ask = f"curl -s -m 20 --unix-socket /run/{APP}/$FASTAPI_PREVIOUS.sock 'http://shop.example.com/slow?seconds=15'"
-    hooks = {"after_switch": [f"{ask} >/dev/null 2>&1 & sleep 0.5"]}
+    url = "http://shop.example.com/slow?seconds=15"
+    for host in fleet.hosts:
+        ask = f"curl -s -m 20 --unix-socket /run/{APP}/{host.live()}.sock '{url}'"
+        host.when_phase("after_switch", f"systemd-run --quiet --collect {ask}")
+    hooks = {"after_switch": ["sleep 0.5"]}
     with users.lossless("drain that is too short", kinds=("get", "post", "static", "ws", "sse")) as tallies:
         run = fleet.deployed(release={**fleet.options["release"], "hooks": hooks})
     cut = [failure for tally in tallies.values() for failure in tally.excused]

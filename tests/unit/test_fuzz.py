@@ -128,7 +128,9 @@ APP = {
         "sandbox": "network", "exposure_limit": 1.6, "writable_paths": ["/var/lib/shop-w"], "memory_max": "513M",
         "limit_nofile": 65537, "timeout_start": 61, "overrides": {}},
     "release": {
-        "keep": 6, "linger": 3.5, "build_env": ENV, "build_timeout": 901, "shared_paths": ["media-a"],
+        "keep": 6, "linger": 3.5, "build_env": ENV, "build_secrets": ENV, "build_timeout": 901,
+        "build_memory_max": "70%", "build_tasks_max": 1025, "build_cpu_weight": 11, "build_io_weight": 12,
+        "shared_paths": ["media-a"],
         "hooks": {point: [f"run {point}"] for point in (
             "before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")},
         "guard": {
@@ -278,6 +280,8 @@ GUNICORN = {
     "gunicorn_app_packages": ["libpq-a"],
     "gunicorn_app_server_requirements": ["gunicorn==27.0.1"],
     "gunicorn_app_uv_version": "0.13.8",
+    "gunicorn_app_uv_hashes": ["sha256:" + "a" * 64],
+    "gunicorn_app_tools_env": ENV,
     "gunicorn_app_socket_group": "www-a",
     "gunicorn_app_metrics_socket": "/run/metrics-a.sock",
     "gunicorn_app_batch": "26%",

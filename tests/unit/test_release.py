@@ -10,8 +10,16 @@ import zipfile
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.source import ReleaseError, unpack, verify
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch import (
+    Failed,
+    unpack,
+    unsafe_member,
+    verify,
+)
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_install import requirement_name
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_file
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.tree import reader
 
 PARAMS = {
     "name": "shop",
@@ -125,8 +133,8 @@ def test_an_id_is_its_time_and_the_start_of_its_digest():
 
 def test_only_the_environment_is_secret():
     assert release.file_mode("env") == 0o600
-    assert release.file_mode("start.sh") == 0o755
-    assert release.file_mode("gunicorn.conf.py") == 0o644
+    assert release.file_mode("start.sh") == 0o750
+    assert release.file_mode("gunicorn.conf.py") == 0o640
 
 
 @pytest.fixture
@@ -293,7 +301,7 @@ def project(tmp_path, **files):
     ],
 )
 def test_a_lock_is_preferred(tmp_path, files, expected):
-    assert release.dependency_file(project(tmp_path, **files)) == expected
+    assert release.dependency_file(reader(project(tmp_path, **files), "")) == expected
 
 
 @pytest.mark.parametrize(
@@ -320,16 +328,16 @@ def test_a_lock_is_preferred(tmp_path, files, expected):
 )
 def test_an_environment_with_the_apps_own_files_belongs_to_one_revision(tmp_path, name, files, expected):
     top = project(tmp_path, **files)
-    assert release.installs_own_files(name, top) is expected
-    first = release.venv_key(release.inputs(PARAMS, "a" * 40, "python3.13"), top, name)
-    second = release.venv_key(release.inputs(PARAMS, "b" * 40, "python3.13"), top, name)
+    assert release.installs_own_files(name, reader(top, "")) is expected
+    first = release.venv_key(release.inputs(PARAMS, "a" * 40, "python3.13"), reader(top, ""), name)
+    second = release.venv_key(release.inputs(PARAMS, "b" * 40, "python3.13"), reader(top, ""), name)
     assert (first != second) is expected
 
 
 def test_another_lock_is_another_environment(tmp_path):
     data = release.inputs(PARAMS, "a" * 40, "python3.13")
-    first = release.venv_key(data, project(tmp_path, requirements__txt="fastapi==1\n"), "requirements.txt")
-    second = release.venv_key(data, project(tmp_path, requirements__txt="fastapi==2\n"), "requirements.txt")
+    first = release.venv_key(data, reader(project(tmp_path, requirements__txt="fastapi==1\n"), ""), "requirements.txt")
+    second = release.venv_key(data, reader(project(tmp_path, requirements__txt="fastapi==2\n"), ""), "requirements.txt")
     assert first != second
 
 
@@ -342,7 +350,7 @@ def test_another_lock_is_another_environment(tmp_path):
     ],
 )
 def test_names_of_packages_are_normalised(requirement, name):
-    assert release.requirement_name(requirement) == name
+    assert requirement_name(requirement) == name
 
 
 @pytest.mark.parametrize(
@@ -358,7 +366,7 @@ def test_names_of_packages_are_normalised(requirement, name):
     ],
 )
 def test_archive_members_stay_inside(name, link, unsafe):
-    assert release.unsafe_member(name, link) is unsafe
+    assert unsafe_member(name, link) is unsafe
 
 
 def make_tar(path, *members):
@@ -397,7 +405,7 @@ def test_an_archive_that_reaches_out_is_refused_whole(tmp_path, member):
     target = tmp_path / "src"
     target.mkdir()
     path = make_tar(tmp_path / "a.tar.gz", ("good", tarfile.REGTYPE, "x"), member)
-    with pytest.raises(ReleaseError, match="outside the release"):
+    with pytest.raises(Failed, match="outside the release"):
         unpack(path, str(target), strip=False)
     assert list(target.iterdir()) == []
 
@@ -407,20 +415,20 @@ def test_a_zip_that_reaches_out_is_refused(tmp_path):
     target.mkdir()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../evil", "x")
-    with pytest.raises(ReleaseError, match="outside the release"):
+    with pytest.raises(Failed, match="outside the release"):
         unpack(str(tmp_path / "a.zip"), str(target), strip=False)
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):
     (tmp_path / "a.tar.gz").write_text("not an archive")
-    with pytest.raises(ReleaseError, match="cannot be unpacked"):
+    with pytest.raises(Failed, match="cannot be unpacked"):
         unpack(str(tmp_path / "a.tar.gz"), str(tmp_path), strip=False)
 
 
 def test_a_wrong_checksum_is_refused_with_both(tmp_path):
     (tmp_path / "a").write_text("x")
     verify(str(tmp_path / "a"), "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", "a")
-    with pytest.raises(ReleaseError, match=r"sha256:2d71.*wanted sha256:00"):
+    with pytest.raises(Failed, match=r"sha256:2d71.*wanted sha256:00"):
         verify(str(tmp_path / "a"), "sha256:" + "0" * 64, "a")
 
 

@@ -31,16 +31,77 @@ def history(host) -> list[dict]:
 POINTS = ("before_build", "after_build", "migrate", "before_switch", "after_switch")
 
 
-def test_commands_run_at_their_points_as_the_apps_user(host, tiny):
+def test_commands_run_at_their_points(host, tiny):
+    """While the release is made, as the account that builds; then as the app's user."""
     tiny.deployed()
     before = tiny.live()
     host.check_output("rm -f /srv/tiny/shared/hooks")
-    hooks = {point: ["echo $FASTAPI_HOOK $(id -un) $TOKEN >> /srv/tiny/shared/hooks"] for point in POINTS}
+    hooks = {point: ["echo $FASTAPI_HOOK $(id -un) $TOKEN >> hooks"] for point in POINTS[:2]}
+    hooks |= {point: ["echo $FASTAPI_HOOK $(id -un) $TOKEN >> /srv/tiny/shared/hooks"] for point in POINTS[2:]}
     hooks["after_switch"].append("echo $FASTAPI_PREVIOUS > $HOME/p")
     tiny.deployed(env={"TOKEN": "of-the-app"}, release={"hooks": hooks})
-    lines = host.check_output("cat /srv/tiny/shared/hooks").splitlines()
-    assert [line.split() for line in lines] == [[point, "tiny", "of-the-app"] for point in POINTS]
+    lines = host.check_output("cat /srv/tiny/current/src/hooks /srv/tiny/shared/hooks").splitlines()
+    users = ["_tiny", "_tiny", "tiny", "tiny", "tiny"]
+    assert [line.split() for line in lines] == [[*pair, "of-the-app"] for pair in zip(POINTS, users, strict=True)]
     assert host.check_output("cat /var/cache/tiny/p") == before
+
+
+def test_what_a_hook_starts_ends_with_it(host, tiny):
+    hooks = {point: ["setsid sleep 600 >/dev/null 2>&1 &"] for point in POINTS}
+    tiny.deployed(env={"DAEMON": "1"}, release={"hooks": hooks})
+    assert host.run("pgrep -x sleep -u tiny,_tiny -a").stdout == ""
+    assert host.run("systemctl list-units --all --no-legend 'fastapi-build-*' 'fastapi-run-*'").stdout == ""
+
+
+def test_what_a_build_is_given_reaches_neither_the_app_nor_its_hooks(host, tiny):
+    out = tiny.deployed(
+        env={"BUILD": "1"},
+        release={
+            "build_env": {"PROXY_HINT": "plain"},
+            "build_secrets": {"UV_INDEX_PRIVATE_PASSWORD": "index-s3cret"},
+            "hooks": {
+                "after_build": ["env > seen-by-build-hook"],
+                "migrate": ["env > /srv/tiny/shared/seen-by-migrate"],
+            },
+        },
+    )
+    assert "index-s3cret" not in out
+    assert "PROXY_HINT=plain" in host.check_output("cat /srv/tiny/current/src/seen-by-build-hook")
+    seen = "/srv/tiny/current/src/seen-by-build-hook /srv/tiny/shared/seen-by-migrate"
+    assert host.run(f"grep -l index-s3cret {seen}").stdout == ""
+    assert host.run("grep -l PROXY_HINT /srv/tiny/shared/seen-by-migrate").stdout == ""
+    pid = host.check_output(f"systemctl show -p MainPID --value tiny@{tiny.live()}.service")
+    assert host.run(f"tr '\\0' '\\n' </proc/{pid}/environ | grep -E 'PROXY_HINT|INDEX'").stdout == ""
+    assert host.run("grep -rl index-s3cret /srv/tiny /run /etc/systemd").stdout == ""
+
+
+def test_the_check_and_later_hooks_run_in_the_sandbox_of_the_service(host, tiny):
+    probe = "grep -E '^(NoNewPrivs|Seccomp|CapBnd):' /proc/self/status > /srv/tiny/shared/sandbox"
+    writes = "touch /var/cache/tiny/x && ! touch /etc/x 2>/dev/null"
+    tiny.deployed(env={"SANDBOX": "1"}, release={"hooks": {"migrate": [probe, writes]}})
+    lines = host.check_output("cat /srv/tiny/shared/sandbox").splitlines()
+    seen = dict(line.split(":\t") for line in lines)
+    assert (seen["NoNewPrivs"], seen["Seccomp"], int(seen["CapBnd"], 16)) == ("1", "2", 0)
+
+
+def test_a_build_is_ended_at_its_deadline_and_at_its_limit_of_memory(host, tiny):
+    tiny.deployed()
+    out = tiny.refused(env={"SLOW": "1"}, release={"build_timeout": 3, "hooks": {"before_build": ["sleep 60"]}})
+    assert "before_build failed: the hook failed: not done within 3 s" in out
+    hog = "python3 -c 'x = bytearray(400 << 20); print(len(x))'"
+    limits = {"build_memory_max": "100M", "hooks": {"before_build": [hog]}}
+    out = tiny.refused(env={"HOG": "1"}, release=limits)
+    assert "before_build failed" in out and "419430400" not in out
+
+
+def test_what_is_no_file_is_refused_by_name(host, tiny):
+    tiny.deployed()
+    out = tiny.refused(env={"FIFO": "1"}, release={"hooks": {"after_build": ["mkfifo static/odd"]}})
+    assert "'static/odd' of the release is a fifo" in out
+    out = tiny.refused(env={"LINK": "1"}, release={"hooks": {"after_build": ["ln -s /etc/passwd static/odd"]}})
+    assert "the link 'static/odd' in the static directory 'static' leads out of it, to '/etc/passwd'" in out
+    out = tiny.refused(env={"DIR": "1"}, release={"hooks": {"after_build": ["rm -r static; ln -s /etc static"]}})
+    assert "the static directory 'static' is not a directory of the source" in out
 
 
 def test_build_hooks_make_files_of_the_release_and_are_part_of_it(host, tiny):

@@ -1,28 +1,35 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the virtual environment of a release with uv, as the app's user, and closes it to change."""
+"""Builds the virtual environment of a release with uv in a build unit, and closes it to change."""
 
 from __future__ import annotations
 
 import glob
 import os
+import platform
 import pwd
-import shutil
+import re
 
+from . import caged_install
 from .release import (
     ReleaseError,
     dependency_file,
     is_package,
-    read_text,
-    requirement_name,
+    redact_url,
     requires_hashes,
+    sha256,
     venv_key,
 )
-from .shell import make_directory, own
+from .shell import make_directory
+from .tree import Modes, Refused, reader, remove, take_over
 
 TOOLS = "/opt/fastapi"
+# Of interpreters that uv brings.
+PYTHONS = os.path.join(TOOLS, "pythons")
 SYSTEM_PYTHON = "/usr/bin/python3"
+INTERPRETER = re.compile(rf"^(/usr/(local/)?bin|{PYTHONS}/[^/]+/bin)/python3(\.\d+)?$")
+UV_HASHES = "gunicorn_app_uv_hashes"
 
 
 def python_name(requested):
@@ -30,163 +37,185 @@ def python_name(requested):
     return requested or os.path.basename(os.path.realpath(SYSTEM_PYTHON))
 
 
-def ensure_uv(version, shell):
-    """Path of uv in the wanted version, installed on first use by Debian's pip wheel: no pip and no venv are needed."""
-    top = os.path.join(TOOLS, "uv-" + version)
-    uv = os.path.join(top, "bin", "uv")
-    if os.path.exists(uv):
+class Tools:
+    """uv and the interpreters that it brings: root's own, for all apps, by settings of the role and none of an app."""
+
+    def __init__(self, params, shell):
+        self.version = params["uv_version"]
+        self.hashes = params["uv_hashes"]
+        self.env = params["tools_env"]
+        self.shell = shell
+
+    def uv(self):
+        """Path of uv, installed on first use by Debian's pip wheel: no pip and no venv are needed.
+
+        Only a file with one of the hashes is installed. An uv that an earlier version of the collection installed has
+        another path: it came without a hash, from an index that an app could name.
+        """
+        top = os.path.join(TOOLS, f"uv-{self.version}-{sha256(' '.join(sorted(self.hashes)))[:8]}")
+        uv = os.path.join(top, "bin", "uv")
+        if os.path.exists(uv):
+            return uv
+        wheels = glob.glob("/usr/share/python-wheels/pip-*.whl")
+        if not wheels:
+            raise ReleaseError("build", "pip is missing on the host: install the Debian package python3-pip-whl.")
+        make_directory(TOOLS)
+        staging = top + ".new"
+        remove(staging)
+        requirements = os.path.join(TOOLS, f".uv-{os.getpid()}.txt")
+        pinned = [f"uv=={self.version}", *(f"--hash={each}" for each in self.hashes)]
+        with open(requirements, "w", encoding="utf-8") as stream:
+            stream.write(" \\\n    ".join(pinned) + "\n")
+        try:
+            self.shell.run(
+                [
+                    *(SYSTEM_PYTHON, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
+                    *("--only-binary=:all:", "--require-hashes", "--target", staging, "-r", requirements),
+                ],
+                "build",
+                f"cannot install uv {self.version}. If no file has one of the hashes: {UV_HASHES} lists those of "
+                f"{self.version}; the host is {platform.machine()}",
+                env={
+                    "PYTHONPATH": wheels[-1],
+                    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                    "PIP_NO_CACHE_DIR": "1",
+                    **self.env,
+                },
+            )
+        finally:
+            os.unlink(requirements)
+        os.rename(staging, top)
+        for path in glob.glob(os.path.join(TOOLS, "uv-*")):
+            if path != top:
+                remove(path)
         return uv
-    wheels = glob.glob("/usr/share/python-wheels/pip-*.whl")
-    if not wheels:
-        raise ReleaseError("build", "pip is missing on the host: install the Debian package python3-pip-whl.")
-    staging = top + ".new"
-    shutil.rmtree(staging, ignore_errors=True)
-    shell.run(
-        [
-            SYSTEM_PYTHON,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-compile",
-            "--target",
-            staging,
-            "uv==" + version,
-        ],
-        "build",
-        f"cannot install uv {version}",
-        env={"PYTHONPATH": wheels[-1], "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1"},
-    )
-    os.rename(staging, top)
-    return uv
+
+    def interpreter(self, wanted):
+        """What uv is to take for the version or path that an app wants, fetched first where the host lacks it."""
+        if not wanted or os.path.isabs(wanted):
+            return wanted or SYSTEM_PYTHON
+        if wanted in os.path.basename(os.path.realpath(SYSTEM_PYTHON)):
+            return wanted
+        # As root into a directory that every app can read: uv knows the hash of each that it fetches.
+        self.shell.run(
+            [self.uv(), "python", "install", "--quiet", "--no-bin", "--no-config", wanted],
+            "build",
+            f"cannot get Python {wanted}",
+            env={
+                "UV_PYTHON_INSTALL_DIR": PYTHONS,
+                "UV_CACHE_DIR": os.path.join(TOOLS, "cache"),
+                "UV_SYSTEM_CERTS": "1",
+                "UV_NO_PROGRESS": "1",
+                **self.env,
+            },
+        )
+        return wanted
 
 
 class Build:
     """The virtual environment for one project. `ensure()` makes it unless an earlier release has."""
 
-    def __init__(self, params, layout, shell, data, project):
+    def __init__(self, params, layout, cage, tools, data, source):
         self.params = params
         self.layout = layout
-        self.shell = shell
-        self.project = project
-        self.source_type = params["source_type"]
-        self.user = params["name"]
-        self.file = None if self.source_type in {"wheel", "requirement"} else dependency_file(project)
-        if self.file is None and self.source_type not in {"wheel", "requirement"}:
+        self.cage = cage
+        self.tools = tools
+        self.source = source
+        self.project = os.path.join(source, params["subdirectory"])
+        self.read = reader(source, params["subdirectory"])
+        brought = params["source_type"] in {"wheel", "requirement"}
+        self.file = None if brought else dependency_file(self.read)
+        if self.file is None and not brought:
             raise ReleaseError(
                 "build",
                 "the source's directory '%s' has no uv.lock, pylock.toml, requirements.txt or pyproject.toml. "
                 "Add one, or name the project's directory in subdirectory." % (params["subdirectory"] or "."),
             )
-        self.venv = os.path.join(layout.venvs, venv_key(data, project, self.file))
-        self.python = os.path.join(self.venv, "bin", "python")
-        self.uv = None
+        self.venv = os.path.join(layout.venvs, venv_key(data, self.read, self.file))
+        self.complete = os.path.join(self.venv, ".complete")
 
     def ensure(self):
         """Path of the virtual environment."""
-        complete = os.path.join(self.venv, ".complete")
-        if os.path.exists(complete):
+        if is_roots(self.complete) and is_roots(self.venv):
             return self.venv
-        account = pwd.getpwnam(self.user)
-        shutil.rmtree(self.venv, ignore_errors=True)
-        make_directory(self.venv, account.pw_uid, account.pw_gid)
+        remove(self.venv)
+        builder = pwd.getpwnam(self.layout.builder)
+        os.mkdir(self.venv, 0o700)
+        os.chown(self.venv, builder.pw_uid, builder.pw_gid)
         try:
-            self.uv = ensure_uv(self.params["uv_version"], self.shell)
-            self._uv(
-                "venv",
-                "--quiet",
-                "--allow-existing",
-                "--python",
-                self._interpreter(),
-                self.venv,
-                message="cannot make the virtual environment",
-            )
-            self._install_app()
-            self._install_server()
+            self._install()
+            # Root's, and as closed as the code: there may be private packages in it.
+            take_over(self.venv, builder.pw_uid, Modes(0, pwd.getpwnam(self.layout.name).pw_gid))
+            self._check_interpreter()
         except ReleaseError:
-            shutil.rmtree(self.venv, ignore_errors=True)
+            remove(self.venv)
             raise
-        own(self.venv, 0, 0)
-        with open(complete, "w", encoding="utf-8"):
+        remove(self.complete)
+        with open(self.complete, "x", encoding="utf-8"):
             pass
         return self.venv
 
-    def _uv(self, *arguments, message, root=False):
+    def _install(self):
+        params = self.params
+        file = self.read(self.file) if self.file else ""
+        job = {
+            "uv": self.tools.uv(),
+            "interpreter": self.tools.interpreter(params["python"]),
+            "venv": self.venv,
+            "project": self.project,
+            "file": self.file,
+            "require_hashes": requires_hashes(file),
+            "package": self.file == "pyproject.toml" and is_package(file),
+            "extras": params["extras"],
+            "groups": params["groups"],
+            "requirement": params["source"],
+            "shown": redact_url(params["source"]),
+            "scratch": self.layout.scratch,
+            "server_requirements": params["server_requirements"],
+        }
         env = {
-            "UV_CACHE_DIR": os.path.join(self.layout.cache, "uv"),
-            "UV_PYTHON_INSTALL_DIR": os.path.join(TOOLS, "python"),
+            # Of this build alone: what another left there would be believed, whatever the lock file says.
+            "UV_CACHE_DIR": os.path.join(self.layout.scratch, "uv"),
+            "UV_PYTHON_INSTALL_DIR": PYTHONS,
+            "UV_PYTHON_DOWNLOADS": "never",
             "UV_PROJECT_ENVIRONMENT": self.venv,
-            "UV_LINK_MODE": "copy",  # files become root's own: links would take the cache along
+            "UV_LINK_MODE": "copy",  # a file with a second name would be another's too
             "UV_COMPILE_BYTECODE": "1",
             "UV_NO_PROGRESS": "1",
-            "HOME": self.layout.cache,
+            # The host's own certificates: a private index or proxy is trusted as the rest of the host trusts it.
+            "UV_SYSTEM_CERTS": "1",
+            "HOME": self.layout.scratch,
+            "TMPDIR": self.layout.scratch,
+            **params["build_env"],
+            **params["build_secrets"],
         }
-        if root:
-            env.update(HOME="/root", UV_CACHE_DIR=os.path.join(TOOLS, "cache"))
-        user = None if root else self.user
-        return self.shell.run(
-            [self.uv, *arguments], "build", message, user=user, cwd="/" if root else self.project, env=env
-        )[0]
-
-    def _interpreter(self):
-        wanted = self.params["python"]
-        if not wanted or os.path.isabs(wanted):
-            return wanted or SYSTEM_PYTHON
-        # Fetched as root into a directory that every app can read, unless the host has it.
-        found = (
-            self._uv(
-                "python", "install", "--quiet", "--no-bin", wanted, message=f"cannot get Python {wanted}", root=True
-            )
-            if wanted not in os.path.basename(os.path.realpath(SYSTEM_PYTHON))
-            else ""
+        self.cage.program(
+            caged_install,
+            job,
+            "build",
+            "cannot make the virtual environment",
+            cwd=self.project,
+            env=env,
+            writable=[self.venv, self.source, self.layout.scratch],
         )
-        return found.strip() or wanted
 
-    def _install_app(self):
-        message = "cannot install the app's dependencies"
-        extras = [part for extra in self.params["extras"] for part in ("--extra", extra)]
-        groups = [part for group in self.params["groups"] for part in ("--group", group)]
-        install = ("pip", "install", "--quiet", "--python", self.python)
-        if self.file == "uv.lock":
-            self._uv(
-                "sync",
-                "--quiet",
-                "--locked",
-                "--no-default-groups",
-                "--no-editable",
-                "--python",
-                self.python,
-                *extras,
-                *groups,
-                message=message + " from uv.lock",
-            )
-        elif self.file == "pylock.toml":
-            self._uv(
-                "pip", "sync", "--quiet", "--python", self.python, "pylock.toml", message=message + " from pylock.toml"
-            )
-        elif self.file == "requirements.txt":
-            hashes = ["--require-hashes"] if requires_hashes(read_text(os.path.join(self.project, self.file))) else []
-            self._uv(*install, *hashes, "-r", "requirements.txt", message=message + " from requirements.txt")
-        elif self.file == "pyproject.toml":
-            what = ["."] if is_package(read_text(os.path.join(self.project, self.file))) else ["-r", "pyproject.toml"]
-            self._uv(*install, *extras, *groups, *what, message=message + " from pyproject.toml")
-        else:
-            wanted = (
-                glob.glob(os.path.join(self.project, "*.whl"))[0]
-                if self.source_type == "wheel"
-                else self.params["source"]
-            )
-            if self.params["extras"] and self.source_type == "wheel":
-                wanted += "[" + ",".join(self.params["extras"]) + "]"
-            self._uv(*install, wanted, message="cannot install " + os.path.basename(wanted))
+    def _check_interpreter(self):
+        """`bin/python` leads to an interpreter of the host, or to one that root fetched, and nowhere else."""
+        directory = os.path.join(self.venv, "bin")
+        wanted = self.params["python"]
+        for name in ("python", "python3"):
+            path = os.path.join(directory, name)
+            target = os.readlink(path) if os.path.islink(path) else ""
+            if name == "python3" and target == "python":
+                continue
+            given = os.path.isabs(wanted) and target == wanted
+            if not given and not (INTERPRETER.match(target) and INTERPRETER.match(os.path.realpath(path))):
+                raise Refused(f"bin/{name}", f"a link to {target!r}, not to an interpreter of the host")
 
-    def _install_server(self):
-        have = set()
-        for path in glob.glob(os.path.join(self.venv, "lib", "python*", "site-packages", "*.dist-info")):
-            have.add(requirement_name(os.path.basename(path).split("-")[0]))
-        missing = [item for item in self.params["server_requirements"] if requirement_name(item) not in have]
-        if missing:
-            self._uv(
-                "pip", "install", "--quiet", "--python", self.python, *missing, message="cannot install the server"
-            )
+
+def is_roots(path):
+    """Whether it is there and root has made it: a build cannot give its files away."""
+    try:
+        return os.lstat(path).st_uid == os.getuid()
+    except OSError:
+        return False

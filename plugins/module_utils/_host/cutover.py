@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from .cage import PATH, Cage
 from .guard import FLUSH, AccessLog, Traffic, judge
 from .lock import Lock, describe, locked, now
 from .release import (
@@ -41,11 +42,14 @@ class Cutover:
     def __init__(self, layout, shell, who, reason):
         self.layout = layout
         self.shell = shell
+        self.cage = Cage(layout, shell)
         self.who = who
         self.reason = reason
         self.lock = Lock(layout)
         self.phases = {}
         self.warnings = []
+        # What must not be shown, by name.
+        self.secrets = {}
         self.facts = {}
         # Whether the release before was told to stop: from then on there is no way back to it.
         self.drained = False
@@ -70,6 +74,8 @@ class Cutover:
             self.warnings.append(f"{self.layout.name} was locked by {describe(found)}. That lock counts no more.")
         elif found:
             self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
+        if found:
+            self.cage.end_leftovers()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
                 Instance(self.layout, id_, self.shell).stop()
@@ -107,30 +113,53 @@ class Cutover:
         remove_unused_venvs(self.layout)
 
     def hook(self, point, id_, previous, settings, **facts):
-        """Run the commands of a hook as the app's user, where its code lies and with its environment."""
+        """Run the commands of a hook of a release that is sealed: as the app's user, in the sandbox of its service."""
         release = self.layout.release(id_)
         project = os.path.join(release, "src", settings["subdirectory"])
         for command in settings["hooks"][point]:
             with self.phase(point):
-                self.shell.run(
+                self.cage.app(
+                    id_,
                     ["/bin/sh", "-c", command],
                     point,
                     "the hook failed",
                     shown=f"'{command}'",
-                    user=self.layout.name,
                     cwd=project if os.path.isdir(project) else self.layout.base,
                     timeout=settings["hook_timeout"],
-                    env={
-                        **settings["env"],
-                        "PATH": f"{release}/venv/bin:{os.environ['PATH']}",
-                        "HOME": self.layout.cache,
-                        "FASTAPI_APP": self.layout.name,
-                        "FASTAPI_HOOK": point,
-                        "FASTAPI_RELEASE": id_,
-                        "FASTAPI_PREVIOUS": previous or "",
-                        **facts,
-                    },
+                    env=self.hook_env(point, id_, previous, HOME=self.layout.cache, **facts),
+                    writable=[self.layout.cache],
                 )
+
+    def build_hook(self, point, id_, previous, settings):
+        """Run the commands of a hook while a release is made: as the build account, which may write to the project."""
+        source = os.path.join(self.layout.release(id_), "src")
+        for command in settings["hooks"][point]:
+            with self.phase(point):
+                self.cage.build(
+                    ["/bin/sh", "-c", command],
+                    point,
+                    "the hook failed",
+                    shown=f"'{command}'",
+                    cwd=os.path.join(source, settings["subdirectory"]),
+                    timeout=settings["hook_timeout"],
+                    env={
+                        **settings["build_env"],
+                        **settings["env"],
+                        "TMPDIR": self.layout.scratch,
+                        **self.hook_env(point, id_, previous, HOME=self.layout.scratch),
+                        "PATH": f"{self.layout.release(id_)}/venv/bin:{PATH}",
+                    },
+                    writable=[source, self.layout.scratch],
+                )
+
+    def hook_env(self, point, id_, previous, **facts):
+        return {
+            "FASTAPI_APP": self.layout.name,
+            "FASTAPI_HOOK": point,
+            "FASTAPI_RELEASE": id_,
+            "FASTAPI_PREVIOUS": previous or "",
+            **facts,
+        }
 
     def outcome(self):
         """What a module returns of the run."""
@@ -205,7 +234,7 @@ class Cutover:
         said = instance.journal() if installed else ""
         if said:
             exc.output = f"{exc.output.rstrip()}\nThe last lines of {instance.service}:\n{said}".lstrip()
-        with self._noting(settings):
+        with self._noting():
             if self.layout.live_id() != id_:
                 if installed:
                     instance.discard()
@@ -213,25 +242,25 @@ class Cutover:
                 self.switch(previous, id_)
                 exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
                 instance.stop()
-        message = redact(exc.message, settings["env"])
-        with self._noting(settings):
+        message = redact(exc.message, self.secrets)
+        with self._noting():
             if self.layout.manifest(id_) is None:
                 remove_release(self.layout, id_)
             elif action == "deploy" and self.layout.live_id() != id_:
                 self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
             self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
-        with self._noting(settings):
+        with self._noting():
             facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
             self.hook("after_failure", id_, previous, settings, **facts)
 
     @contextmanager
-    def _noting(self, settings):
+    def _noting(self):
         """What goes wrong after a failure must not hide it."""
         try:
             yield
         except (ReleaseError, OSError) as exc:
             text = f"{exc.message}\n{exc.output.strip()}" if isinstance(exc, ReleaseError) else str(exc)
-            self.warnings.append(redact(text, settings["env"]))
+            self.warnings.append(redact(text, self.secrets))
 
     def go_to(self, id_, previous, settings):
         """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release."""
@@ -255,21 +284,21 @@ def serve_settings(layout, id_):
     }
 
 
-def failure_text(layout, exc, env):
+def failure_text(layout, exc, secrets):
     """A failure for people: what failed, what serves now, and what the app or the tool said."""
     live = layout.live_id()
     still = f"Release {live} goes on serving." if live else "No release of it serves yet."
-    output = redact(journal_text(exc.output.strip().splitlines()), env)
+    output = redact(journal_text(exc.output.strip().splitlines()), secrets)
     # Who is refused by a lock, or names no release, has not failed at anything.
     what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
-    text = f"{layout.name}: {what}{redact(exc.message, env)}\n{still}"
+    text = f"{layout.name}: {what}{redact(exc.message, secrets)}\n{still}"
     return text + ("\n" + output if output else "")
 
 
 def run_to_end(module, work):
     """What a module does with its work: `run()` it, hand on its warnings, and return its `result`, or fail with why.
 
-    `work` has a `cutover` and a `layout` too, and the app's `env`, which must not be shown.
+    `work` has a `cutover` and a `layout` too.
     """
     failure = None
     try:
@@ -279,6 +308,6 @@ def run_to_end(module, work):
     for warning in work.cutover.warnings:
         module.warn(warning)
     if failure:
-        text = failure_text(work.layout, failure, work.env)
+        text = failure_text(work.layout, failure, work.cutover.secrets)
         module.fail_json(msg=text, **{**work.result, "changed": False, "phase": failure.phase, **locked(failure)})
     module.exit_json(**work.result)

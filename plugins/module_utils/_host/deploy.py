@@ -10,9 +10,13 @@ import json
 import os
 import pwd
 import shutil
+import signal
+import stat
+import time
 
+from . import accounts
 from . import kit as release_kit
-from .build import Build, python_name
+from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
 from .lock import is_stale, now
 from .release import (
@@ -27,13 +31,31 @@ from .release import (
     release_files,
     release_id,
 )
-from .shell import Shell, clean_environment, let_read, make_directory, own, share, write_file
+from .shell import Shell, clean_environment, let_read, make_directory, write_file
 from .source import Source
 from .switch import Instance, strangers
 from .systemd import env_file, exposure, verify
+from .tree import Modes, open_below, processes_of, remove, replace_by_link, take_over
 
 # What a deploy goes through. A run may stop after any of them, and go on in another call of the module.
 STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
+# Of settings that an earlier version of the collection has kept on the host.
+DEFAULTS = {"build_secrets": {}, "build_limits": {}, "uv_hashes": [], "tools_env": {}}
+# Modes of parts of a release that hold its configuration.
+CLOSED = {"gunicorn.conf.py": 0o640, "start.sh": 0o750, "lib": 0o750, "systemd": 0o700}
+# Seconds within which what was killed is gone.
+GONE = 5
+# Run by the app's user: what the source brings at a shared path is what the first release begins with.
+SEED = """
+set -eu
+shared=$1; shift
+for path; do
+    kept="$shared/$path"
+    [ ! -e "$kept" ] || continue
+    mkdir -p "$(dirname "$kept")"
+    if [ -e "$path" ]; then cp -R "$path" "$kept"; chmod -R u+rwX,go+rX "$kept"; else mkdir "$kept"; fi
+done
+"""
 
 
 class Deploy:
@@ -42,17 +64,21 @@ class Deploy:
     def __init__(self, params, run, check=False, diff=False):
         """`params` is what the action plugin prepared, `run` AnsibleModule.run_command or one like it."""
         self.prepared = json.dumps(params)
-        self.params = params
+        self.params = params = {**DEFAULTS, **params}
         self.check = check
         self.diff = diff
         self.run_command = run
-        self.env = params["env"]
-        params["env_file"] = env_file(self.env)
-        clean_environment(params["build_env"])
+        params["env_file"] = env_file(params["env"])
+        clean_environment()
         self.layout = Layout(params["name"])
         self.shell = Shell(run, params["build_timeout"])
-        self.source = Source(params, self.layout, self.shell)
         self.cutover = Cutover(self.layout, self.shell, params["who"], params["reason"])
+        self.cage = self.cutover.cage
+        self.cage.limits = params["build_limits"]
+        self.source = Source(params, self.layout, self.cage, self.shell)
+        user, _colon, password = self.source.login.partition(":")
+        login = {"source_user": user, "source_password": password} if password else {"source_token": user}
+        self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
         self.lock = self.cutover.lock
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
         # The release in the making, the one that it follows, and what it is made of.
@@ -72,6 +98,9 @@ class Deploy:
             self.result["changed"] = True
 
     def _begin(self, live):
+        accounts.refuse_foreign(self.layout)
+        if not self.check:
+            self._directories()
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
         wanted = digest(self.data)
@@ -89,7 +118,6 @@ class Deploy:
         if not reusable and self.source.is_local and not self.params["upload"]:
             self.result["need_upload"] = True
             return
-        self._directories()
         with self._locked():
             self.cutover.repair(live)
             self.previous = live
@@ -166,13 +194,17 @@ class Deploy:
     # what is wanted
 
     def _revision(self):
-        if self.source.type == "git" and self.check and not shutil.which("git"):
+        if self.source.type == "git" and self.check and not self._can_resolve():
             self.cutover.warnings.append(
-                f"git is not installed yet: the revision of {redact_url(self.source.location)} is not known."
+                f"The revision of {redact_url(self.source.location)} is not known: git or the app's build account "
+                f"{self.layout.builder} is not there yet."
             )
             return "unknown"
         self.result["revision"] = self.source.revision()
         return self.result["revision"]
+
+    def _can_resolve(self):
+        return shutil.which("git") and os.path.isdir(self.layout.fetched)
 
     def _diff(self, live, manifest):
         def names(text):
@@ -203,13 +235,27 @@ class Deploy:
     # the way there
 
     def _directories(self):
+        """What every release needs: the accounts, and directories. Also closes what earlier versions left open."""
         layout = self.layout
-        account = pwd.getpwnam(layout.name)
-        for path in (layout.base, layout.releases, layout.venvs):
+        accounts.ensure(layout, self.run_command)
+        user, builder = pwd.getpwnam(layout.name), pwd.getpwnam(layout.builder)
+        for path in (layout.base, layout.releases):
             make_directory(path)
-        make_directory(layout.cache, account.pw_uid, account.pw_gid, 0o700)
+        make_directory(layout.venvs, 0, user.pw_gid, 0o751)
+        make_directory(layout.build, mode=0o711)
+        for path in (layout.fetched, layout.scratch):
+            make_directory(path, builder.pw_uid, builder.pw_gid, 0o700)
+        make_directory(layout.cache, user.pw_uid, user.pw_gid, 0o700)
         if not os.path.isdir(layout.shared):
-            make_directory(layout.shared, account.pw_uid, account.pw_gid, 0o750)
+            make_directory(layout.shared, user.pw_uid, user.pw_gid, 0o750)
+        # Of 0.2.0: a mirror that everybody could read, and a cache that every build could write.
+        for path in (os.path.join(layout.base, "repository.git"), os.path.join(layout.cache, "uv")):
+            remove(path)
+        for name in os.listdir(layout.venvs):
+            close(os.path.join(layout.venvs, name), 0o750, user.pw_gid)
+        for id_ in layout.ids():
+            for name, mode in CLOSED.items():
+                close(layout.release(id_, name), mode, user.pw_gid)
 
     @property
     def _source(self):
@@ -223,22 +269,31 @@ class Deploy:
         self.cutover.hook(point, self.id, self.previous, self.params)
 
     def _fetch(self):
+        group = grp.getgrnam(self.layout.name).gr_gid
+        builder = pwd.getpwnam(self.layout.builder)
         with self.cutover.phase("fetch"):
-            make_directory(self._source)
+            self._nobody_builds()
+            remove(self.layout.scratch)
+            make_directory(self.layout.scratch, builder.pw_uid, builder.pw_gid, 0o700)
+            make_directory(self.layout.release(self.id), 0, group, 0o751)
+            make_directory(self._source, builder.pw_uid, builder.pw_gid, 0o700)
             self.source.fetch(self._source, self.data["source"]["revision"])
-            if not os.path.isdir(self._project):
-                raise ReleaseError("fetch", f"subdirectory '{self.params['subdirectory']}' is not in the source.")
-            account = pwd.getpwnam(self.layout.name)
-            own(self._source, account.pw_uid, account.pw_gid)
-            share(self.layout, self.shell, self._project, self.params["shared_paths"])
-        self._hook("before_build")
+            try:
+                os.close(open_below(self._source, self.params["subdirectory"]))
+            except OSError as exc:
+                raise ReleaseError(
+                    "fetch", f"subdirectory '{self.params['subdirectory']}' is not a directory of the source."
+                ) from exc
+        self.cutover.build_hook("before_build", self.id, self.previous, self.params)
 
     def _build(self):
         with self.cutover.phase("build"):
-            build = Build(self.params, self.layout, self.shell, self.data, self._project)
+            self._nobody_builds()
+            tools = Tools(self.params, self.shell)
+            build = Build(self.params, self.layout, self.cage, tools, self.data, self._source)
             venv = self.layout.release(self.id, "venv")
             os.symlink(os.path.relpath(build.ensure(), os.path.dirname(venv)), venv)
-        self._hook("after_build")
+        self.cutover.build_hook("after_build", self.id, self.previous, self.params)
 
     def _seal(self):
         """Close the release to change, and look whether it can run at all. With its manifest it is complete."""
@@ -246,11 +301,15 @@ class Deploy:
         python = os.path.join(os.path.realpath(os.path.join(top, "venv")), "bin", "python")
         with self.cutover.phase("build"):
             # The app may not write beside its code, so what is not compiled now is compiled at every start.
-            compile_all = [python, "-m", "compileall", "-q", self._project]
-            self.shell.run(compile_all, "build", "cannot compile", check=False)
-            self._close(self._source, self._project)
+            compile_all = [python, "-I", "-m", "compileall", "-q", self._project]
+            self.cage.build(compile_all, "build", "cannot compile", check=False, writable=[self._source])
+            self._nobody_builds()
+            self._close(self._source)
+            remove(self.layout.scratch)
+            group = grp.getgrnam(self.layout.name).gr_gid
             for path, text in release_files(self.params).items():
-                write_file(os.path.join(top, path), text, file_mode(path))
+                write_file(os.path.join(top, path), text, file_mode(path), group=group)
+            self._share()
         with self.cutover.phase("check"):
             found = self._check_units(self.id, self.previous)
             self._check_app(self.id, self._project, python)
@@ -266,6 +325,50 @@ class Deploy:
             "serve": {key: self.params[key] for key in SERVE},
         }
         write_file(os.path.join(top, "manifest.json"), json.dumps(manifest, indent=2, sort_keys=True) + "\n", 0o600)
+
+    def _nobody_builds(self):
+        """Make sure that no process of the build account is left. A unit ends with all that it started; this looks."""
+        uid = pwd.getpwnam(self.layout.builder).pw_uid
+        deadline = time.monotonic() + GONE
+        while left := [pid for pid in processes_of(uid) if not self._resolves(pid)]:
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if time.monotonic() > deadline:
+                raise ReleaseError("build", f"processes of {self.layout.builder} do not end: {left[:10]}.")
+            time.sleep(0.05)
+
+    def _resolves(self, pid):
+        """Whether it is another run's, which asks the source for its revision. That one runs nothing of the app's."""
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as stream:
+                return f"/fastapi-build-{self.layout.name}@resolve-" in stream.read()
+        except OSError:
+            return True  # it has ended
+
+    def _share(self):
+        """Put links into the app's shared directory in the place of the shared paths. Links in the tree are root's."""
+        shared, paths = self.layout.shared, self.params["shared_paths"]
+        if any(not os.path.lexists(os.path.join(shared, path)) for path in paths):
+            command = ["/bin/sh", "-c", SEED, "seed", shared, *paths]
+            message = "cannot fill the shared paths"
+            self.cage.app(self.id, command, "build", message, cwd=self._project, writable=[shared])
+        for path in paths:
+            replace_by_link(self._source, os.path.join(self.params["subdirectory"], path), os.path.join(shared, path))
+        group = grp.getgrnam(self.params["socket_group"]).gr_gid
+        for path in self._published(shared=True):
+            let_read(shared, path, group)
+
+    def _published(self, shared):
+        """The static directories that lie in shared paths, or the others."""
+        paths = map(os.path.normpath, self.params["static_paths"])
+        return [
+            path
+            for path in paths
+            if any(f"{path}/".startswith(f"{kept}/") for kept in self.params["shared_paths"]) is shared
+        ]
 
     def _migrate(self):
         if self.params["migrate"]:
@@ -289,23 +392,13 @@ class Deploy:
         self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
         self.cutover.prune(self.id, self.params["keep"])
 
-    def _close(self, source, project):
+    def _close(self, source):
         """Code is root's, and readable by the app alone; nginx reads the static directories and finds no others."""
         group = grp.getgrnam(self.layout.name).gr_gid
-        own(source, 0, group, (0o750, 0o640))
-        for path in map(os.path.normpath, self.params["static_paths"]):
-            shared = [kept for kept in self.params["shared_paths"] if f"{path}/".startswith(f"{kept}/")]
-            top = os.path.join(project, shared[0] if shared else path)
-            if shared:
-                let_read(self.layout.shared, path, grp.getgrnam(self.params["socket_group"]).gr_gid)
-            elif os.path.isdir(top):
-                own(top, 0, group, (0o755, 0o644))
-            else:
-                raise ReleaseError("build", f"the static directory '{path}' is not in the source.")
-            parent = os.path.dirname(os.path.normpath(top))
-            while len(parent) >= len(source):
-                os.chmod(parent, 0o751)
-                parent = os.path.dirname(parent)
+        published = [os.path.join(self.params["subdirectory"], path) for path in self._published(shared=False)]
+        # nginx passes through the parents of a link into the shared directory, too.
+        passed = [os.path.join(self.params["subdirectory"], path) for path in self.params["shared_paths"]]
+        take_over(source, pwd.getpwnam(self.layout.builder).pw_uid, Modes(0, group), published, passed)
 
     def _check_units(self, id_, live):
         """The units are sound and closed enough; their exposure."""
@@ -342,17 +435,20 @@ class Deploy:
     def _check_app(self, id_, project, python):
         """gunicorn can import the app with this configuration."""
         config = self.layout.release(id_, "gunicorn.conf.py")
-        self.shell.run(
+        self.cage.app(
+            id_,
             [python, "-m", "gunicorn", "--check-config", "--config", config],
             "check",
             "gunicorn cannot load the app",
-            user=self.layout.name,
             cwd=project,
             timeout=self.params["timeout_start"],
-            env={
-                **{key: str(value) for key, value in self.env.items()},
-                "FASTAPI_RELEASE": id_,
-                "HOME": "/nonexistent",
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
+            env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
         )
+
+
+def close(path, mode, group):
+    """Close what 0.2.0 left readable for everybody. It is root's, and lies in a directory of root's."""
+    found = os.lstat(path) if os.path.lexists(path) else None
+    if found and found.st_uid == 0 and found.st_mode & 0o007 and not stat.S_ISLNK(found.st_mode):
+        os.chown(path, 0, group)
+        os.chmod(path, mode)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import posixpath
 import re
 import time
 from urllib.parse import urlsplit, urlunsplit
 
 FORMAT = 1
+VENV_FORMAT = 2
 # Also the name of a user, of which useradd wants at most 32 characters.
 APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
@@ -164,9 +164,9 @@ def release_files(params):
 
 
 def file_mode(path):
-    if path == "env":
+    if path == "env" or path.startswith("systemd/"):
         return 0o600  # secrets: systemd reads it before it drops root
-    return 0o755 if path.endswith(".sh") else 0o644
+    return 0o750 if path.endswith(".sh") else 0o640
 
 
 def digest(data):
@@ -185,7 +185,13 @@ class Layout:
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
-        self.repository = os.path.join(self.base, "repository.git")
+        # The account that fetches and builds. No app can have its name: those begin with a letter.
+        self.builder = "_" + name
+        self.build = os.path.join(self.base, "build")
+        # The builder's: what outlives a build, and what does not.
+        self.fetched = os.path.join(self.build, "fetched")
+        self.scratch = os.path.join(self.build, "scratch")
+        self.repository = os.path.join(self.fetched, "repository.git")
         self.shared = os.path.join(self.base, "shared")
         self.live = os.path.join(self.base, "live.sock")
         self.current = os.path.join(self.base, "current")
@@ -307,12 +313,9 @@ def _is_named(item, wanted):
 DEPENDENCY_FILES = ("uv.lock", "pylock.toml", "requirements.txt", "pyproject.toml")
 
 
-def dependency_file(project):
-    """The file in the project's directory that says what to install, or None."""
-    for name in DEPENDENCY_FILES:
-        if os.path.isfile(os.path.join(project, name)):
-            return name
-    return None
+def dependency_file(read):
+    """The file in the project's directory that says what to install, or None. `read` gives a file's text, or None."""
+    return next((name for name in DEPENDENCY_FILES if read(name) is not None), None)
 
 
 def read_text(path):
@@ -331,10 +334,10 @@ def is_package(pyproject):
     return re.search(r"^\s*\[build-system\]", pyproject, re.MULTILINE) is not None
 
 
-def installs_own_files(name, project):
+def installs_own_files(name, read):
     """Whether the environment holds files of the source itself, so that it may not outlive this revision."""
-    text = read_text(os.path.join(project, name))
-    pyproject = read_text(os.path.join(project, "pyproject.toml"))
+    text = read(name) or ""
+    pyproject = read("pyproject.toml") or ""
     if name == "uv.lock":
         own = re.findall(r"source = \{ (?:editable|directory|path|virtual) = \"([^\"]*)\"", text)
         return is_package(pyproject) or any(path != "." for path in own)
@@ -348,39 +351,25 @@ def installs_own_files(name, project):
     return is_package(pyproject)
 
 
-def venv_key(data, project, name):
+def venv_key(data, read, name):
     """Name of the virtual environment that fits these inputs. Releases that differ in code alone share one."""
     parts = {key: data[key] for key in ("python", "extras", "groups", "server_requirements")}
+    # Not one that was built with the app's own rights, beside a cache that every build could write.
+    parts["format"] = VENV_FORMAT
     if name is None:  # a wheel or a requirement: the source is what is installed
         parts["revision"] = data["source"]["revision"]
     else:
         for path in (name, "pyproject.toml"):
-            parts[path] = sha256(read_text(os.path.join(project, path)))
-        if installs_own_files(name, project):
+            parts[path] = sha256(read(path) or "")
+        if installs_own_files(name, read):
             parts["revision"] = data["source"]["revision"]
             parts["subdirectory"] = data["source"]["subdirectory"]
     return digest(parts)[:16]
 
 
-def requirement_name(requirement):
-    """Normalised name (PEP 503) of the package a requirement asks for."""
-    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement).group(0)).lower()
-
-
 def requires_hashes(text):
     """Whether a requirements file carries hashes; then every requirement must match one."""
     return "--hash" in text
-
-
-def unsafe_member(name, link=None):
-    """Whether an archive's member would land outside the directory it is unpacked into."""
-    target = (
-        posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
-        if link is not None
-        else posixpath.normpath(name)
-    )
-    absolute = name.startswith("/") or (link or "").startswith("/")
-    return absolute or target == ".." or target.startswith("../")
 
 
 def redact(text, env):

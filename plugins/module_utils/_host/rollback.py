@@ -24,7 +24,6 @@ class Rollback:
         self.shell = Shell(run)
         self.reason = params["reason"]
         self.cutover = Cutover(self.layout, self.shell, params["who"], self.reason)
-        self.env = {}
         self.result = {"changed": False, "release": "", "previous": "", "version": ""}
 
     def run(self):
@@ -35,7 +34,7 @@ class Rollback:
         releases = layout.releases_by_age()
         target = rollback_target(releases, live, self.params["release"])
         settings = serve_settings(layout, target)
-        self.env = settings["env"]
+        self.cutover.secrets = settings["env"]
         versions = {item["id"]: item["version"] for item in releases}
         self.result.update(release=target, previous=live or "", version=versions[target])
         if target == live and Instance(layout, live, self.shell).serves():

@@ -1,12 +1,12 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs commands on the host for a release, as root or as the app's user, and walks its trees."""
+"""Runs commands of the host as root, and writes files that are root's own."""
 
 from __future__ import annotations
 
 import os
-import pwd
+import stat
 
 from .release import ReleaseError
 
@@ -14,38 +14,33 @@ ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
-    "GIT_TERMINAL_PROMPT": "0",
-    # The host's own certificates: a private index or proxy is trusted as the rest of the host trusts it.
-    "UV_SYSTEM_CERTS": "1",
 }
 
 # A file that is being written has this at the end of its name.
 UNFINISHED = ".new"
 
 
-def clean_environment(build_env):
-    """Leave this process, and what it starts, no environment but a plain one and what the user wants for building."""
+def clean_environment():
+    """Leave this process, and what it starts, no environment but a plain one."""
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
-    os.environ.update(build_env)
 
 
 class Shell:
-    """Runs commands, within a time, as root or as a user of the host. `run` is AnsibleModule.run_command."""
+    """Runs commands of the host within a time, as root. What an app's author wrote runs in a Cage.
+
+    `run` is AnsibleModule.run_command or one like it.
+    """
 
     def __init__(self, run, timeout=900):
         self._run = run
         self.timeout = timeout
 
-    def run(self, argv, phase, message, user=None, cwd="/", env=None, timeout=None, check=True, shown=""):
+    def run(self, argv, phase, message, cwd="/", env=None, timeout=None, check=True, shown=""):
         """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
         timeout = timeout or self.timeout
-        wrapped = ["timeout", "--kill-after=5", str(timeout)]
-        if user:
-            account = pwd.getpwnam(user)
-            wrapped += ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
         code, out, err = self._run(
-            [*wrapped, *argv],
+            ["timeout", "--kill-after=5", str(timeout), *argv],
             cwd=cwd,
             environ_update=env or {},
             umask=0o022,
@@ -61,30 +56,14 @@ class Shell:
         return output, code
 
 
-def own(top, uid, gid, modes=None):
-    """Give a tree to uid and gid; with `modes` (directory, file) set them too; what is executable stays so."""
-    for directory, names, files in os.walk(top):
-        for path in [directory] + [os.path.join(directory, name) for name in files]:
-            os.lchown(path, uid, gid)
-            if modes and not os.path.islink(path):
-                is_directory = path == directory
-                mode = modes[0 if is_directory else 1]
-                if not is_directory and os.stat(path).st_mode & 0o100:
-                    mode |= (mode & 0o444) >> 2
-                os.chmod(path, mode)
-        for name in names:
-            if os.path.islink(os.path.join(directory, name)):
-                os.lchown(os.path.join(directory, name), uid, gid)
-
-
 def make_directory(path, uid=0, gid=0, mode=0o755):
     os.makedirs(path, exist_ok=True)
     os.chown(path, uid, gid)
     os.chmod(path, mode)
 
 
-def write_file(path, text, mode, encoding="utf-8"):
-    """Write a file as root with its final mode from the first moment on."""
+def write_file(path, text, mode, encoding="utf-8", group=-1):
+    """Write a file as root with its final mode from the first moment on; for a group to read, where one is given."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(
         os.open(path + UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
@@ -94,6 +73,8 @@ def write_file(path, text, mode, encoding="utf-8"):
         newline="",
     ) as stream:
         stream.write(text)
+        if group >= 0:
+            os.fchown(stream.fileno(), -1, group)
         os.fchmod(stream.fileno(), mode)
         stream.flush()
         os.fsync(stream.fileno())
@@ -109,28 +90,30 @@ def point(link, target):
     os.replace(new, link)
 
 
-# Run by the app's user in its project: whatever links lie in the source or in the shared directory, nothing is done
-# with root's rights. What the source brings at such a path is what the first release begins with.
-SHARE = """
-set -eu
-shared=$1; shift
-for path; do
-    kept="$shared/$path"
-    mkdir -p "$(dirname "$kept")" "$(dirname "$path")"
-    if [ ! -e "$kept" ]; then
-        if [ -e "$path" ]; then cp -a "$path" "$kept"; else mkdir "$kept"; fi
-    fi
-    rm -rf "$path"
-    ln -s "$kept" "$path"
-done
-"""
+def open_plain(path, dir_fd=None):
+    """A descriptor to read a plain file with; None where there is no such file, or a link, a directory or a fifo."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
-def share(layout, shell, project, paths):
-    """Replace paths of a project by links into the app's shared directory."""
-    if paths:
-        command = ["/bin/sh", "-c", SHARE, "share", layout.shared, *paths]
-        shell.run(command, "fetch", "cannot link the shared paths", user=layout.name, cwd=project)
+def read_bounded(path, most):
+    """Text of a plain file: the beginning, and the end where it is longer. Never through a link, nor from a fifo."""
+    descriptor = open_plain(path)
+    if descriptor is None:
+        return ""
+    with os.fdopen(descriptor, "rb") as stream:
+        text = stream.read(most)
+        size = stream.seek(0, os.SEEK_END)
+        if size > most:
+            stream.seek(max(size - most // 2, most // 2))
+            text = text[: most // 2] + b"\n[...]\n" + stream.read(most // 2)
+    return text.decode("utf-8", "replace")
 
 
 def let_read(base, path, gid):

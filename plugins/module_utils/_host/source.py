@@ -1,33 +1,37 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings an app's source to the host: git, directory, archive, wheel or requirement."""
+"""Brings an app's source to the host: git, directory, archive, wheel or requirement.
+
+All of it is read in a build unit. Only that unit sees the key or the password of the source, in files that its account
+alone can read, and they are used for the source's own host only: a repository can name submodules anywhere.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import os
 import re
-import shlex
 import shutil
-import tarfile
-import urllib.error
-import urllib.request
-import zipfile
+from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .release import (
-    COMMIT,
-    ReleaseError,
-    is_url,
-    redact_url,
-    unsafe_member,
-)
+from . import caged_fetch
+from .release import COMMIT, SSH, ReleaseError, is_url, redact_url
+from .shell import read_bounded
+from .tree import FILE
+
+# As OpenSSH looks for them.
+DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
+ROOT_SSH = "/root/.ssh"
+# Of `ssh -G`: what root's own configuration says of a host.
+KEPT = ("hostname", "port", "user", "hostkeyalias", "proxyjump")
+UNSAFE_WORD = re.compile(r"[\s\"'\\]")
 
 
 class Source:
     """One source of an app. `revision()` costs as little as it can; `fetch()` brings the files."""
 
-    def __init__(self, params, layout, shell):
+    def __init__(self, params, layout, cage, shell):
         self.type = params["source_type"]
         self.location = params["source"]
         self.version = params["version"]
@@ -35,8 +39,11 @@ class Source:
         self.digest = params["source_digest"]
         self.upload = params["upload"]
         self.ssh_key_file = params["ssh_key_file"]
+        self.env = {**params["build_env"], **params["build_secrets"]}
         self.layout = layout
+        self.cage = cage
         self.shell = shell
+        self.url, self.login = split_login(self.location)
 
     @property
     def is_local(self):
@@ -46,204 +53,186 @@ class Source:
     def revision(self):
         """What tells this state of the source from any other: a commit, a digest, or the requirement itself."""
         if self.type == "git":
-            return self._commit()
+            if COMMIT.match(self.version):
+                return self.version
+            job = {"do": "resolve", "version": self.version}
+            commit = self._program(job, "cannot read the git repository", label="resolve")
+            if not COMMIT.match(commit):
+                raise ReleaseError("fetch", f"git resolves '{self.version}' to {commit[:80]!r}: that is not a commit.")
+            return commit
         if self.type == "requirement":
-            return self.location
+            return redact_url(self.location)
         return self.digest or self.checksum
 
     def fetch(self, target, revision):
         """Lay the source down in the empty directory `target`, in the state that revision() found."""
-        if self.type == "git":
-            self._checkout(target, revision)
-        elif self.type in {"directory", "archive"}:
-            unpack(self._file(target + ".download"), target, strip=self.type == "archive")
-        elif self.type == "wheel":
-            name = os.path.basename(self.location.split("?")[0].split("#")[0])
-            shutil.move(self._file(target + ".download"), os.path.join(target, name))
-
-    # git
-
-    def _git(self, *arguments, message, check=True):
-        env = {}
-        if self.ssh_key_file or "@" in self.location or self.location.startswith("ssh://"):
-            key = ["-i", self.ssh_key_file, "-o", "IdentitiesOnly=yes"] if self.ssh_key_file else []
-            env["GIT_SSH_COMMAND"] = shlex.join(
-                ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", *key]
-            )
-        try:
-            return self.shell.run(["git", *arguments], "fetch", message, env=env, check=check)
-        except ReleaseError as exc:
-            exc.output = exc.output.replace(self.location, redact_url(self.location))
-            raise
-
-    def _commit(self):
-        if COMMIT.match(self.version):
-            return self.version
-        shown = redact_url(self.location)
-        output, _code = self._git(
-            "ls-remote",
-            "--",
-            self.location,
-            self.version,
-            self.version + "^{}",
-            message=f"cannot read the git repository {shown}",
-        )
-        refs = dict(reversed(line.split("\t", 1)) for line in output.splitlines() if re.match(r"^[0-9a-f]{40}\t", line))
-        # An annotated tag is listed twice: the tag itself, and the commit it stands for, marked ^{}.
-        order = [
-            self.version,
-            f"refs/tags/{self.version}^{{}}",
-            f"refs/tags/{self.version}",
-            f"refs/heads/{self.version}",
-        ]
-        for ref in order:
-            if ref in refs:
-                return refs[ref]
-        if re.match(r"^[0-9a-f]{7,39}$", self.version):
-            return self._abbreviated()
-        raise ReleaseError(
-            "fetch",
-            f"version '{self.version}' is no branch, tag or commit of {shown}. "
-            f"Name one that `git ls-remote {shown}` lists.",
-        )
-
-    def _mirror(self, *refspecs):
-        if not os.path.isdir(self.layout.repository):
-            self._git("init", "--quiet", "--bare", self.layout.repository, message="cannot make the local repository")
-        self._git(
-            "-C",
-            self.layout.repository,
-            "fetch",
-            "--quiet",
-            "--force",
-            "--tags",
-            "--",
-            self.location,
-            *refspecs,
-            message=f"cannot fetch from {redact_url(self.location)}",
-        )
-
-    def _abbreviated(self):
-        self._mirror("+refs/heads/*:refs/heads/*")
-        output, code = self._git(
-            "-C",
-            self.layout.repository,
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            self.version + "^{commit}",
-            message="",
-            check=False,
-        )
-        if code:
-            raise ReleaseError("fetch", f"no commit of {redact_url(self.location)} begins with '{self.version}'.")
-        return output.strip()
-
-    def _has(self, commit):
-        repository = self.layout.repository
-        if not os.path.isdir(repository):
-            return False
-        _output, code = self._git("-C", repository, "cat-file", "-e", commit + "^{commit}", message="", check=False)
-        return code == 0
-
-    def _checkout(self, target, commit):
-        repository = self.layout.repository
-        if not self._has(commit):
-            self._mirror("+refs/heads/*:refs/heads/*")
-        if not self._has(commit):
-            self._mirror(commit)  # on no branch, such as a pull request's: servers give it by name
-        message = f"commit {commit} is not in {redact_url(self.location)}"
-        self._git("clone", "--quiet", "--shared", "--no-checkout", repository, target, message=message)
-        self._git("-C", target, "checkout", "--quiet", "--detach", commit, message=message)
-        if os.path.exists(os.path.join(target, ".gitmodules")):
-            self._git("-C", target, "remote", "set-url", "origin", self.location, message="cannot name the origin")
-            self._git(
-                "-C",
-                target,
-                "submodule",
-                "--quiet",
-                "update",
-                "--init",
-                "--recursive",
-                "--depth",
-                "1",
-                message="cannot fetch the submodules",
-            )
-        for directory, names, files in os.walk(target):
-            if ".git" in names:
-                shutil.rmtree(os.path.join(directory, ".git"))
-                names.remove(".git")
-            if ".git" in files:
-                os.unlink(os.path.join(directory, ".git"))
-
-    # files
-
-    def _file(self, download):
+        if self.type == "requirement":
+            return
+        job = {"do": "fetch", "revision": revision, "target": target, "upload": "", "checksum": self.checksum}
+        uploaded = target + ".upload"
         if self.is_local:
-            return self.upload
+            job["upload"] = self._lay_down(uploaded)
         try:
-            with open(download, "wb") as stream:
-                request = urllib.request.Request(self.location, headers={"User-Agent": "daoman.fastapi"})
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    shutil.copyfileobj(answer, stream)
-        except (urllib.error.URLError, OSError) as exc:
-            raise ReleaseError("fetch", f"cannot download {redact_url(self.location)}: {exc}") from exc
-        verify(download, self.checksum, redact_url(self.location))
-        return download
+            self._program(job, "cannot fetch the source", writable=[target])
+        finally:
+            if self.is_local:
+                os.unlink(job["upload"])
+                os.rmdir(uploaded)
+
+    def _lay_down(self, directory):
+        """The uploaded file, where the build account can read it, under its own name."""
+        os.mkdir(directory, 0o755)
+        path = os.path.join(directory, os.path.basename(self.location) if self.type != "directory" else "source.tar.gz")
+        descriptor = os.open(self.upload, FILE)
+        with os.fdopen(descriptor, "rb") as source, open(path, "xb") as target:
+            shutil.copyfileobj(source, target)
+            os.fchmod(target.fileno(), 0o644)
+        os.unlink(self.upload)
+        return path
+
+    def _program(self, job, message, writable=(), label=""):
+        git = self.type == "git"
+        files = git_files(self, self.shell) if git else {}
+        env = {"HOME": self.layout.scratch, "TMPDIR": self.layout.scratch, "GIT_TERMINAL_PROMPT": "0", **self.env}
+        if git:
+            env.update(GIT_CONFIG_GLOBAL="{work}/gitconfig", GIT_SSH_COMMAND="ssh -F {work}/ssh_config")
+        return self.cage.program(
+            caged_fetch,
+            {
+                **job,
+                "type": self.type,
+                "url": self.url,
+                "login": self.login,
+                "shown": redact_url(self.location),
+                "repository": self.layout.repository,
+                "scratch": self.layout.scratch,
+            },
+            "fetch",
+            message,
+            env=env,
+            writable=[self.layout.fetched, self.layout.scratch, *writable],
+            readable=local_repository(self.url if git else ""),
+            files=files,
+            label=label,
+        )
 
 
-def file_digest(path):
-    value = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            value.update(block)
-    return "sha256:" + value.hexdigest()
+def split_login(location):
+    """A URL without user and password, and `user:password` of it. Of an SSH URL the user stays, who is no secret."""
+    parts = urlsplit(location) if is_url(location) else None
+    if parts is None or "@" not in parts.netloc or parts.scheme not in {"http", "https"}:
+        return location, ""
+    login, _at, host = parts.netloc.rpartition("@")
+    user, _colon, password = login.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), f"{unquote(user)}:{unquote(password)}"
 
 
-def verify(path, checksum, shown):
-    """Fail unless a file has its checksum."""
-    found = file_digest(path)
-    if checksum and found != checksum.lower():
-        raise ReleaseError("fetch", f"{shown} has checksum {found}, wanted {checksum}. Nothing of it was used.")
+def local_repository(url):
+    """The path of a repository on this host, which a unit could not see below a home directory."""
+    path = urlsplit(url).path if url.startswith("file://") else url
+    return [path] if path.startswith(("/root/", "/home/")) else []
 
 
-def unpack(path, target, strip):
-    """Unpack a tar or zip archive. With `strip`, a single directory at its top is left out."""
+# -- what git is told -------------------------------------------------------------------------------------------------
+
+
+def git_files(source, shell):
+    """Files of the unit that fetches: git's configuration, ssh's, the keys, and the host keys that root knows."""
+    lines = [
+        "[safe]\n\tdirectory = *",  # of a repository on this host, whoever owns it
+        "[core]\n\thooksPath = /dev/null",
+        '[protocol "ext"]\n\tallow = never',
+    ]
+    if source.login:
+        parts = urlsplit(source.url)
+        header = base64.b64encode(source.login.encode()).decode()
+        lines.append(f'[http "{parts.scheme}://{parts.netloc}/"]\n\textraHeader = "Authorization: Basic {header}"')
+    files = {"gitconfig": "\n".join(lines) + "\n"}
+    host = ssh_host(source.url)
+    if host or source.ssh_key_file:
+        files.update(ssh_files(source, host, shell))
+    else:
+        files["ssh_config"] = ssh_config("", [], {}, source.layout)
+    return files
+
+
+def ssh_host(url):
+    """The host of an SSH URL as it is written, or nothing."""
+    if url.startswith("ssh://"):
+        return urlsplit(url).hostname or ""
+    match = SSH.match(url)
+    return match.group(0).split("@", 1)[1].rstrip(":") if match else ""
+
+
+def ssh_files(source, host, shell):
+    known = ssh_settings(host, shell) if host else {}
+    paths = [source.ssh_key_file] if source.ssh_key_file else default_keys(known)
+    keys = {}
+    for path in paths:
+        text = read_key(path)
+        if text:
+            keys[f"key{len(keys)}"] = text
+        elif source.ssh_key_file:
+            raise ReleaseError("fetch", f"ssh_key_file: there is no private key at '{path}' on this host.")
+    certificates = {
+        f"{name}-cert.pub": text
+        for name, path in zip(keys, paths, strict=False)
+        for text in [read_key(path + "-cert.pub")]
+        if text
+    }
+    trusted = read_bounded(os.path.join(ROOT_SSH, "known_hosts"), 4 << 20)
+    return {
+        **keys,
+        **certificates,
+        "known_hosts": trusted,
+        "ssh_config": ssh_config(host, list(keys), known, source.layout),
+    }
+
+
+def ssh_settings(host, shell):
+    """What root's configuration of ssh says of a host: people name hosts and keys there."""
+    if not os.path.exists(os.path.join(ROOT_SSH, "config")):
+        return {}
+    output, code = shell.run(["ssh", "-G", "--", host], "fetch", "", check=False)
+    found = {}
+    for line in output.splitlines() if code == 0 else []:
+        key, _space, value = line.partition(" ")
+        found.setdefault(key, []).append(value)
+    return found
+
+
+def default_keys(known):
+    """Root's own keys, in the order in which ssh tries them."""
+    named = [os.path.expanduser(path.replace("~", "/root", 1)) for path in known.get("identityfile", [])]
+    return named or [os.path.join(ROOT_SSH, name) for name in DEFAULT_KEYS]
+
+
+def read_key(path):
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                _refuse([(name, None) for name in archive.namelist()])
-                archive.extractall(target)
-        else:
-            with tarfile.open(path) as archive:
-                members = [
-                    member
-                    for member in archive
-                    if member.isfile() or member.isdir() or member.issym() or member.islnk()
-                ]
-                _refuse([(member.name, member.linkname if member.issym() else None) for member in members])
-                _refuse([(member.linkname, None) for member in members if member.islnk()])
-                for member in members:
-                    member.uid = member.gid = 0
-                    member.uname = member.gname = ""
-                # Python 3.12 brought filters, and Debian 12's 3.11 has them only in later builds.
-                archive.extractall(target, members, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as exc:
-        raise ReleaseError("fetch", f"the archive cannot be unpacked: {exc}") from exc
-    finally:
-        os.unlink(path)
-    names = os.listdir(target)
-    if strip and len(names) == 1 and os.path.isdir(os.path.join(target, names[0])):
-        top = os.path.join(target, names[0])
-        away = target + ".top"
-        os.rename(top, away)
-        os.rmdir(target)
-        os.rename(away, target)
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read(1 << 16)
+    except OSError:
+        return ""
 
 
-def _refuse(members):
-    for name, link in members:
-        if unsafe_member(name, link):
-            raise ReleaseError(
-                "fetch", f"the archive's member '{name}' would land outside the release. Nothing of it was used."
-            )
+def ssh_config(host, keys, known, layout):
+    """The keys are for the source's own host; any other is asked without one."""
+    lines = []
+    if host:
+        lines.append(f"Host {host}")
+        lines += [f"  IdentityFile {{work}}/{name}" for name in keys] or ["  IdentityFile none"]
+        for key in KEPT:
+            value = known.get(key, [""])[0]
+            default = {"hostname": host, "port": "22", "user": "root"}.get(key)
+            if value and value not in {default, "none"} and not UNSAFE_WORD.search(value):
+                lines.append(f"  {key} {value}")
+    lines += [
+        "Host *",
+        "  IdentityFile none",
+        "  IdentitiesOnly yes",
+        "  IdentityAgent none",
+        "  BatchMode yes",
+        "  StrictHostKeyChecking accept-new",
+        f"  UserKnownHostsFile {layout.fetched}/known_hosts {{work}}/known_hosts",
+    ]
+    return "\n".join(lines) + "\n"

@@ -9,13 +9,13 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import threading
 import time
 
 from .release import ReleaseError, journal_text, read_text
 from .shell import UNFINISHED, point, write_file
+from .tree import remove
 
 # nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
 SETTLE = 0.2
@@ -202,7 +202,7 @@ def strangers(layout, live):
 
 
 def remove_release(layout, id_):
-    shutil.rmtree(layout.release(id_), ignore_errors=True)
+    remove(layout.release(id_))
 
 
 def remove_unused_venvs(layout):
@@ -210,4 +210,4 @@ def remove_unused_venvs(layout):
     used = {os.path.basename(os.path.realpath(layout.release(id_, "venv"))) for id_ in layout.ids()}
     for name in os.listdir(layout.venvs):
         if name not in used:
-            shutil.rmtree(os.path.join(layout.venvs, name), ignore_errors=True)
+            remove(os.path.join(layout.venvs, name))

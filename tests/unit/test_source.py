@@ -1,0 +1,141 @@
+"""What the unit that fetches a source is given: logins, keys and settings, and for which host."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import caged_fetch, source
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.cage import app_service, read_answer
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
+
+
+@pytest.mark.parametrize(
+    "url, bare, login",
+    [
+        ("https://git.example.com/a.git", "https://git.example.com/a.git", ""),
+        ("https://me:p%40ss@git.example.com:8443/a.git", "https://git.example.com:8443/a.git", "me:p@ss"),
+        ("https://ghp_token@github.com/a.git", "https://github.com/a.git", "ghp_token:"),
+        ("ssh://git@git.example.com/a.git", "ssh://git@git.example.com/a.git", ""),
+        ("git@git.example.com:a.git", "git@git.example.com:a.git", ""),
+        ("./here", "./here", ""),
+    ],
+)
+def test_a_login_is_taken_out_of_a_url(url, bare, login):
+    assert source.split_login(url) == (bare, login)
+
+
+@pytest.mark.parametrize(
+    "url, host",
+    [
+        ("ssh://git@git.example.com:2222/a.git", "git.example.com"),
+        ("git@git.example.com:a/b.git", "git.example.com"),
+        ("https://git.example.com/a.git", ""),
+        ("/srv/git/a.git", ""),
+    ],
+)
+def test_the_host_of_an_ssh_url(url, host):
+    assert source.ssh_host(url) == host
+
+
+def files(url, key="", shell=None, **known):
+    asked = SimpleNamespace(**dict(zip(("url", "login"), source.split_login(url), strict=True)), ssh_key_file=key)
+    asked.layout = Layout("shop")
+    return source.git_files(asked, shell)
+
+
+def test_a_login_is_for_its_own_host_and_in_no_argument():
+    text = files("https://me:secret@git.example.com/a.git")["gitconfig"]
+    header = base64.b64encode(b"me:secret").decode()
+    assert f'[http "https://git.example.com/"]\n\textraHeader = "Authorization: Basic {header}"' in text
+    assert "secret" not in text
+
+
+def test_keys_are_for_the_host_of_the_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ROOT_SSH", str(tmp_path))
+    (tmp_path / "id_ed25519").write_text("ed25519 key")
+    (tmp_path / "known_hosts").write_text("git.example.com ssh-ed25519 AAAA\n")
+    found = files("ssh://git@git.example.com/a.git")
+    assert found["key0"] == "ed25519 key" and found["known_hosts"].startswith("git.example.com")
+    own, _any, others = found["ssh_config"].partition("Host *\n")
+    assert own == "Host git.example.com\n  IdentityFile {work}/key0\n"
+    assert "IdentityFile none" in others and "IdentityAgent none" in others and "key0" not in others
+
+
+def test_a_key_of_the_apps_own_is_the_only_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "ROOT_SSH", str(tmp_path))
+    for name in ("id_ed25519", "deploy"):
+        (tmp_path / name).write_text(name)
+    found = files("git@git.example.com:a.git", key=str(tmp_path / "deploy"))
+    assert [found[name] for name in found if name.startswith("key")] == ["deploy"]
+    with pytest.raises(ReleaseError, match=r"ssh_key_file: there is no private key at '/nowhere'"):
+        files("git@git.example.com:a.git", key="/nowhere")
+
+
+def test_roots_own_settings_of_a_host_are_kept(tmp_path, monkeypatch):
+    """People name hosts in /root/.ssh/config: a deploy key for each repository of one host, for example."""
+    monkeypatch.setattr(source, "ROOT_SSH", str(tmp_path))
+    (tmp_path / "config").write_text("Host shop-git\n")
+    (tmp_path / "shop_key").write_text("shop key")
+    said = f"user git\nhostname git.example.com\nport 2222\nproxyjump none\nidentityfile {tmp_path}/shop_key\n"
+    shell = SimpleNamespace(run=lambda argv, *_, **__: (said, 0))
+    found = files("ssh://shop-git/a.git", shell=shell)
+    assert found["key0"] == "shop key"
+    assert found["ssh_config"].startswith(
+        "Host shop-git\n  IdentityFile {work}/key0\n  hostname git.example.com\n  port 2222\n  user git\nHost *\n"
+    )
+
+
+def test_a_repository_in_a_home_directory_is_shown_to_the_unit():
+    assert source.local_repository("file:///root/a.git") == ["/root/a.git"]
+    assert source.local_repository("/home/me/a.git") == ["/home/me/a.git"]
+    assert source.local_repository("https://git.example.com/home/a.git") == []
+
+
+# -- the program of the unit ------------------------------------------------------------------------------------------
+
+
+def test_the_program_imports_nothing_of_ours_and_answers_in_a_file(tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("top/main.py")
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    (tmp_path / "program.py").write_text(caged_fetch.__spec__.loader.get_source(caged_fetch.__name__))
+    target = tmp_path / "src"
+    target.mkdir()
+    job = {"do": "fetch", "type": "archive", "upload": str(tmp_path / "a.tar.gz"), "target": str(target)}
+    for change, code, answer in (({}, 0, {"answer": None}), ({"upload": "/nowhere"}, 1, {"failed"})):
+        (tmp_path / "job.json").write_text(json.dumps({**job, **change}))
+        argv = [sys.executable, "-I", "-B", "program.py", "job.json", "answer"]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        found = json.loads((tmp_path / "answer").read_text())
+        assert found == answer if isinstance(answer, dict) else set(found) == answer
+    assert (target / "main.py").read_text() == "x"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"answer": 3}', '{"failed": ["x"]}', "null", '{"x": "y"}'])
+def test_an_answer_is_texts_or_nothing(text):
+    assert read_answer(text) == {}
+
+
+def test_a_unit_of_the_app_has_the_settings_of_its_service_and_not_its_life(tmp_path):
+    layout = Layout("shop", root=str(tmp_path))
+    (tmp_path / "srv/shop/releases/R/systemd").mkdir(parents=True)
+    (tmp_path / "srv/shop/releases/R/systemd/service").write_text(
+        "[Unit]\nRequires=shop@%i.socket\n[Service]\nType=notify\nUser=shop\nEnvironmentFile=/srv/shop/releases/%i/env\n"
+        "ExecStart=/x\nRuntimeDirectory=shop/%i\nTimeoutStopSec=9\nRestart=always\nMemoryMax=1G\n"
+        "SystemCallFilter=@system-service\nSystemCallFilter=~@privileged\n[Install]\nWantedBy=x\n"
+    )
+    assert app_service(layout, "R") == {
+        "User": "shop",
+        "EnvironmentFile": ["/srv/shop/releases/R/env"],
+        "MemoryMax": ["1G"],
+        "SystemCallFilter": ["@system-service", "~@privileged"],
+    }
