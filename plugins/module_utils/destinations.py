@@ -166,7 +166,7 @@ def line_of_file(value):
 # -- names ------------------------------------------------------------------------------------------------------------
 
 app_name = matching(
-    release.APP_NAME.pattern.strip("^$"), "is not a valid app name",
+    release.APP_NAME.pattern, "is not a valid app name",
     "Lower-case letters, digits and dashes, starting with a letter, at most 31 characters")
 site_name = matching(
     r"[a-z][a-z0-9-]*", "is not a valid site name", "Lower-case letters, digits and dashes, starting with a letter",

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit, urlunsplit
 FORMAT = 1
 VENV_FORMAT = 2
 # Also the name of a user, of which useradd wants at most 32 characters.
-APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
-ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
+ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}\Z", re.ASCII)
 # git's short form of an SSH URL: user@host:path.
 SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
+COMMIT = re.compile(r"^[0-9a-f]{40}\Z")
 # PEP 508: a name, optional extras, then a comparison, a URL or nothing more.
 REQUIREMENT = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]*\])?\s*(([<>=!~]=?|@).*)?$")
 
