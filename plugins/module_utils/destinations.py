@@ -545,7 +545,8 @@ def nginx_word(value):
 
 def nginx_variable(value):
     """An expression with at least one variable: a fixed text would count all clients as one."""
-    if not re.fullmatch(r"[^\s\"';{}\\#]*\$\w[^\s\"';{}\\#]*", value) or not value.isprintable():
+    words = re.fullmatch(r"([^\s\"';{}\\#$]|\$[A-Za-z0-9_]+)+", value)
+    if not words or "$" not in value or not value.isprintable():
         return Fault("is not a variable of nginx", "For example: $client_network")
     return _fits(value)
 
