@@ -45,6 +45,7 @@ class ActionModule(RenderingAction):
         variables = self._variables(args["role"], task_vars or {})
         for who, variable in (("fleet", "hardening_firewall.fleet_hosts"), ("monitors", "hardening_monitors")):
             variables[f"harden_{who}"] = [address for name in args[who] for address in addresses(name, variable)]
+        variables["harden_proxies"] = args["proxies"]
         variables["harden_exporter_ports"] = sorted(PORTS.values())
         for item in args["files"]:
             if item["template"]:

@@ -25,8 +25,11 @@ class ActionModule(RenderingAction):
             {"path": path, "target": _filled(item["target"], value)}
             for item in args["links"] for path, value, _origin in self._each(item, variables)
         ]
+        # The texts may have secrets in them: they are neither for the host's journal nor for the output of -vvv.
         result.update(self._execute_module(
-            module_name="daoman.fastapi.nginx_tree", module_args=args, task_vars=task_vars))
+            module_name="daoman.fastapi.nginx_tree", module_args=args,
+            task_vars={**(task_vars or {}), "ansible_no_target_syslog": True}))
+        result.pop("invocation", None)
         return result
 
     def _each(self, item, variables):

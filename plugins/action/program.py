@@ -10,6 +10,7 @@ import os
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.daoman.fastapi.plugins.modules.program import ARGUMENTS
+from ansible_collections.daoman.fastapi.plugins.plugin_utils import program_source
 
 
 class ActionModule(ActionBase):
@@ -28,22 +29,23 @@ class ActionModule(ActionBase):
     def _single(self, item):
         if (item["src"] is None) == (item["content"] is None):
             raise AnsibleActionFail(f"files: {item['dest']} needs either src or content.")
-        content = item["content"] if item["src"] is None else self._text(self._find_needle("files", item["src"]))
+        content = item["content"] if item["src"] is None else self._text(self._needle(item["src"]))
         return {"dest": item["dest"], "mode": item["mode"], "content": content}
 
     def _directory(self, item):
-        top = self._find_needle("files", item["src"])
-        found = []
-        for folder, folders, files in os.walk(top):
-            folders.sort()
-            for name in sorted(files):
-                if name.endswith(".py"):
-                    path = os.path.join(folder, name)
-                    dest = os.path.join(item["dest"], os.path.relpath(path, top))
-                    found.append({"dest": dest, "mode": "0644", "content": self._text(path)})
+        if (item["src"] is None) == (item["module_utils"] is None):
+            raise AnsibleActionFail(f"directories: {item['dest']} needs either src or module_utils.")
+        top = program_source.module_utils(item["module_utils"]) if item["module_utils"] else self._needle(item["src"])
+        found = [
+            {"dest": os.path.join(item["dest"], path), "mode": "0644", "content": self._text(source)}
+            for path, source in program_source.python_files(top)
+        ]
         if not found:
             raise AnsibleActionFail(f"directories: there is no program in {top}.")
         return found
+
+    def _needle(self, name):
+        return self._find_needle("files", name)
 
     def _text(self, path):
         return self._loader.get_text_file_contents(path)

@@ -106,6 +106,8 @@ class ActionModule(ActionBase):
             "build_timeout": app["release"]["build_timeout"],
             "hook_timeout": app["release"]["build_timeout"],
             "hooks": {point: [hook for hook in hooks[point] if not is_task_file(hook)] for point in hooks},
+            # Only Ansible can run them: fastapictl names them and refuses.
+            "task_files": {point: [hook for hook in hooks[point] if is_task_file(hook)] for point in hooks},
             "build_hooks": {
                 point: [file_digest(files[hook]) if hook in files else hook for hook in hooks[point]]
                 for point in BUILD_HOOKS
@@ -114,6 +116,8 @@ class ActionModule(ActionBase):
             "guard": app["release"]["guard"],
             "keep": app["release"]["keep"],
             "exposure_limit": app["service"]["exposure_limit"],
+            "preload_app": app["gunicorn"]["preload_app"],
+            "preload_unsafe": app["gunicorn"]["preload_unsafe"],
             "timeout_start": app["service"]["timeout_start"],
             "timeout_stop": int(app["gunicorn"]["graceful_timeout"] + app["release"]["linger"] + MARGIN),
             "units": units(app, arguments["socket_group"]),

@@ -53,13 +53,10 @@ POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self
 def monitoring_sites(domain, watches, allow=(), grafana=False):
     if not domain or not watches:
         return []
-    guard = ['auth_basic "Monitoring";', f"auth_basic_user_file {USERS};"]
-    guard += [f"allow {item};" for item in allow] + (["deny all;"] if allow else [])
-    inner = "\n    ".join(guard)
 
     def location(path, port):
         return (
-            f"location {path} {{\n    {inner}\n    include snippets/proxy.conf;\n"
+            f"location {path} {{\n    include snippets/proxy.conf;\n"
             f"    proxy_pass http://127.0.0.1:{port};\n}}\n")
 
     extra = "location = / { return 302 /prometheus/consoles/index.html; }\n" + location("/alertmanager/", 9093)
@@ -69,7 +66,9 @@ def monitoring_sites(domain, watches, allow=(), grafana=False):
         "name": NAME,
         "domain": domain,
         "upstream": {"servers": [{"address": "127.0.0.1:9090"}]},
-        "location_extra": "\n".join(guard) + "\n",
+        "auth_basic": "Monitoring",
+        "auth_basic_user_file": USERS,
+        "allow": list(allow),
         "extra": extra,
         "content_security_policy": POLICY,
     }]

@@ -143,9 +143,10 @@ def nginx_sites(apps):
         upstream["servers"] = [{"address": "unix:{}".format(live_socket(app["name"]))}]
         site["upstream"] = upstream
         for entry in site.get("static") or []:
-            if not posixpath.isabs(entry["directory"]):
+            kept = shared_directory(app, entry["directory"])
+            if not kept and not posixpath.isabs(entry["directory"]):
                 entry["previous"] = static_directory(app, entry["directory"], "previous")
-            entry["directory"] = static_directory(app, entry["directory"])
+            entry["directory"] = kept or static_directory(app, entry["directory"])
         result.append(_set(site))
     return result
 
@@ -200,6 +201,17 @@ def static_directory(app, directory, link="current"):
     return posixpath.normpath(
         posixpath.join(HOME, app["name"], link, "src", app.get("subdirectory") or "", directory)
     )
+
+
+def shared_directory(app, directory):
+    """Where a directory of the source really is that is one of the shared paths, or below one; else None.
+
+    Not by way of the release, whose links nginx would have to follow without a look at what is behind them.
+    """
+    path = posixpath.normpath(directory)
+    if any(f"{path}/".startswith(f"{posixpath.normpath(kept)}/") for kept in app.get("shared_paths") or []):
+        return posixpath.join(HOME, app["name"], "shared", path)
+    return None
 
 
 def _static(app):

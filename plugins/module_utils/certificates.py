@@ -25,7 +25,8 @@ CA_BUNDLE = f"{CONFIG}/fastapi-ca.pem"
 CREDENTIALS = f"{CONFIG}/fastapi-dns.ini"
 ENVIRONMENT = f"{CONFIG}/fastapi.env"
 COMMAND = "/usr/local/sbin/fastapi-certificates"
-LIBRARY = "/usr/local/lib/fastapi/tls_host.py"
+# What collection 0.2.0 installed; the package fastapi_host has replaced it.
+FORMER_LIBRARY = "/usr/local/lib/fastapi/tls_host.py"
 # The first version that asks for the profile again when it renews; Debian's do not.
 PROFILES_SINCE = 5
 
@@ -302,7 +303,16 @@ WantedBy=timers.target
 DROP_IN = (
     TEXT
     + """[Service]
-{environment}# A deploy hook that fails does not fail certbot, so that nginx has the new certificates is looked at here.
+{environment}LockPersonality=yes
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectControlGroups=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+# A deploy hook that fails does not fail certbot, so that nginx has the new certificates is looked at here.
 ExecStartPost={command} check
 ExecStopPost={command} record
 """
@@ -332,8 +342,8 @@ def renewal_files(params, systemd, minute=0):
     venv = params["certbot"] != "/usr/bin/certbot"
     values = {"certbot": params["certbot"], "command": COMMAND}
     files = {
-        LIBRARY: (params["library"], 0o644),
-        COMMAND: (f"#!/usr/bin/python3\n{TEXT}{params['command']}", 0o755),
+        FORMER_LIBRARY: None,
+        COMMAND: (f"#!/usr/bin/python3 -IB\n{TEXT}{params['command']}", 0o755),
         f"{CONFIG}/renewal-hooks/deploy/fastapi-nginx": (HOOK, 0o755),
         CA_BUNDLE: (params["ca_bundle_text"], 0o644) if params["ca_bundle_text"] else None,
         CREDENTIALS: (params["dns_credentials"], 0o600) if params["dns_credentials"] else None,

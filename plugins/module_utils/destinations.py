@@ -156,13 +156,6 @@ def label_value(value):
     return one_line(value)
 
 
-def line_of_file(value):
-    """A line of a file in which '#' starts a comment and an empty line means nothing."""
-    if not value.strip() or value.lstrip().startswith("#"):
-        return Fault("is empty or a comment", "Leave it out")
-    return one_line(value)
-
-
 # -- names ------------------------------------------------------------------------------------------------------------
 
 app_name = matching(
@@ -534,6 +527,9 @@ cipher = matching(r"[A-Za-z0-9!@][A-Za-z0-9!@=+_-]*", "is not a name of a cipher
                   "For example: ECDHE-RSA-AES128-GCM-SHA256")
 # Of a token (RFC 9110), without what nginx takes for a comment, a variable or a quote.
 header_name = matching(r"[0-9A-Za-z][0-9A-Za-z!%&*+.^_|~-]*", "is not a valid header name", "", LONGEST_NAME)
+# Becomes the name of a variable of nginx.
+request_header = matching(
+    r"[A-Za-z0-9][A-Za-z0-9-]*", "is not a valid header name", "For example: Accept-Language", LONGEST_NAME)
 
 
 def nginx_word(value):

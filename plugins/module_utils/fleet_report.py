@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.text import safe
+
 ORDER = {"critical": 0, "warning": 1}
 
 
@@ -42,4 +44,5 @@ def lines(reports):
     healthy = sorted(host for host, report in reports.items() if report and not report["findings"])
     if healthy:
         result.append(f"Healthy: {', '.join(healthy)}")
-    return result
+    # The host has done that; what it sends is text of others here all the same.
+    return safe(result)

@@ -13,6 +13,7 @@ import re
 LEAST_MODULUS = 3071
 PORT_LINE = re.compile(r"^Port (\d+)\n", re.MULTILINE)
 SSH_PORTS = re.compile(r"^define ssh_ports = \{ ([\d, ]+) \}$", re.MULTILINE)
+JAIL_PORT = re.compile(r"^port = (\d+)$", re.MULTILINE)
 ALGORITHMS = re.compile(r"^(KexAlgorithms|Ciphers|MACs|HostKeyAlgorithms) (\S+)$", re.MULTILINE)
 SUDO_USER = re.compile(r"^([\w.-]+) ALL=", re.MULTILINE)
 ONLY = re.compile(r"^(.*?) # only OpenSSH (>=|<) ([\d.]+)\n", re.MULTILINE)
@@ -39,6 +40,16 @@ def with_ports(text, before):
     """The drop-in of sshd with the ports that it had before, where none is wanted (port 0)."""
     kept = "".join(f"Port {port}\n" for port in ssh_ports(before))
     return PORT_LINE.sub(lambda match: kept if match[1] == "0" else match[0], text)
+
+
+def with_jail_ports(text, before, keep):
+    """The jails of fail2ban for the ports of sshd: those from before where none is wanted (port 0), and one to keep."""
+
+    def ports(match):
+        wanted = sorted(before) if match[1] == "0" else [int(match[1])]
+        return "port = " + ",".join(str(port) for port in dict.fromkeys([*wanted, keep]) if port)
+
+    return JAIL_PORT.sub(ports, text)
 
 
 def ssh_ports(text):

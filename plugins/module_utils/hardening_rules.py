@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from ansible_collections.daoman.fastapi.plugins.module_utils import deploy_keys
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
 
 WINDOW = (15, 90)
 AT_LEAST_ONE = (
-    ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"), ("hardening_firewall", "ssh_rate"),
-    ("hardening_fail2ban", "maxretry"), ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
+    ("hardening_ssh", "max_auth_tries"), ("hardening_ssh", "login_grace_time"),
+    ("hardening_ssh", "max_startups_per_source"), ("hardening_fail2ban", "maxretry"),
+    ("hardening_fail2ban", "findtime"), ("hardening_fail2ban", "bantime"),
 )
 
 
@@ -35,7 +37,17 @@ def variables(given):
         for index, port in enumerate(firewall.get(key) or []):
             if port is not None and not 1 <= port <= 65535:
                 yield problem(f"hardening_firewall.{join(key, index)}", "is no port", port, mend="Give 1 to 65535")
-    user = (given.get("hardening_deploy_user") or {}).get("name")
+    ban = given.get("hardening_fail2ban") or {}
+    if None not in (ban.get("bantime"), ban.get("bantime_max")) and ban["bantime_max"] < ban["bantime"]:
+        yield problem("hardening_fail2ban.bantime_max", f"is less than the first ban of {ban['bantime']} s",
+                      ban["bantime_max"])
+    deploys = given.get("hardening_deploy_user") or {}
+    for index, line in deploy_keys.lines([key or "" for key in deploys.get("authorized_keys") or []]):
+        wrong = deploy_keys.fault(line, deploys.get("command_only") is not False)
+        if wrong:
+            yield problem(f"hardening_deploy_user.{join('authorized_keys', index)}", wrong, line,
+                          mend='For example: from="192.0.2.0/24" ssh-ed25519 AAAA... ci')
+    user = deploys.get("name")
     if user == "root":
         yield problem("hardening_deploy_user.name", "may do everything already", user, mend="For example: releaser")
     elif user and ssh.get("allow_users") and user not in ssh["allow_users"] and not ssh.get("allow_groups"):

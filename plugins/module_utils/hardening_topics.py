@@ -16,6 +16,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import hardening
 NFT = "/usr/sbin/nft"
 SSHD = "/usr/sbin/sshd"
 TABLE = ("inet", "fastapi")
+# The first port that needs no right (ip_unprivileged_port_start).
+UNPRIVILEGED = 1024
 RSA_BITS = 3072
 RSA_BITS_STRICT = 4096
 RSA_KEY = "/etc/ssh/ssh_host_rsa_key"
@@ -127,6 +129,10 @@ class Ssh(Topic):
     def _test_ports(self):
         listening = self.host.listening()
         for port in hardening.ssh_ports(self.texts[self.drop_in]):
+            if port >= UNPRIVILEGED:
+                self.host.note(
+                    f"ssh: any program of this host may take port {port} while sshd restarts. "
+                    f"Choose one below {UNPRIVILEGED} (hardening_ssh.port)")
             if port in listening and not listening[port].startswith("ssh"):
                 raise TopicError(
                     f"hardening_ssh.port: is used by {listening[port]} (value: {port}). Choose another one.")
@@ -237,8 +243,14 @@ class DeployUser(Sudo):
 class Fail2ban(Topic):
     program = "/usr/bin/fail2ban-client"
     units = ("fail2ban.service", "fastapi-fail2ban.path")
-    activate = (["systemctl", "daemon-reload"], ["systemctl", "reload-or-restart", "fail2ban.service"])
+    # A reload keeps the rules of bans from before, with the ports that they had.
+    activate = (["systemctl", "daemon-reload"], ["systemctl", "restart", "fail2ban.service"])
     restore = activate
+    jails = "/etc/fail2ban/jail.d/fastapi-hardening.local"
+
+    def prepare(self):
+        self.texts[self.jails] = hardening.with_jail_ports(
+            self.texts[self.jails], self.host.ports, self.host.keep_port)
 
     def test(self, stage):
         shutil.copytree("/etc/fail2ban", stage, dirs_exist_ok=True)

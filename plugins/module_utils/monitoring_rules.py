@@ -19,6 +19,7 @@ AT_LEAST = {
     "monitoring_resources_interval": 1,
     "monitoring_resources_queue": 1,
     "monitoring_logs_keep": 1,
+    "monitoring_exporters_series": 100,
 }
 
 

@@ -8,6 +8,8 @@ What nginx does is from its own sources, ngx_http_upstream_*_module.c of 1.22 an
 
 from __future__ import annotations
 
+import re
+
 from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, problem
 
@@ -17,6 +19,14 @@ WITHOUT_BACKUP = ("ip_hash", "hash", "hash consistent", "random", "random two")
 # Each is a line of the configuration where there is one server.
 MOST_CONNECTIONS = 4096
 
+# Variables that are the same for all who ask for a URL, and headers of a cached request that are nginx's.
+FIXED = ("$scheme", "$host", "$server_name", "$server_port", "$request_uri", "$uri", "$args", "$request_id")
+OF_NGINX = (
+    "connection", "content-length", "expect", "host", "if-match", "if-modified-since", "if-none-match", "if-range",
+    "if-unmodified-since", "keep-alive", "proxy-connection", "range", "te", "trailer", "transfer-encoding", "upgrade",
+    "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id",
+)
+SET_HEADER = re.compile(r"^\s*(proxy_set_header\s+\S+\s+([^;]*));", re.M)
 NO_SERVERS = "Name its servers in upstream.servers, or leave them out"
 PURGE_KEY = "Use $request_uri, and not $request_method"
 
@@ -33,6 +43,8 @@ def least(value, path, minimum):
 
 def variables(value):
     """Of the role's variables together."""
+    passwords = value.get("nginx_auth_basic_limit") or {}
+    yield from least(passwords.get("burst"), "nginx_auth_basic_limit.burst", 0)
     yield from headers(value.get("nginx_headers"), "nginx_headers")
     yield from least(value.get("nginx_limit_conn"), "nginx_limit_conn", 0)
     networks = value.get("nginx_real_ip_from") or []
@@ -61,6 +73,7 @@ def variables(value):
 def locations(value, path):
     """What is said of parts of a site, and of single paths."""
     yield from limits(value, path)
+    yield from guard(value, path)
     maintenance = value.get("maintenance") or {}
     yield from least(maintenance.get("retry_after"), f"{path}.maintenance.retry_after", 1)
     taken = {}
@@ -70,6 +83,7 @@ def locations(value, path):
     for index, entry in entries(value.get("locations")):
         where = join(f"{path}.locations", index)
         yield from location(entry, where)
+        yield from cached_extra(entry, where, value.get("location_extra"), path)
         yield from once(entry.get("path"), f"{where}.path", taken)
     if value.get("locations") and (value.get("upstream") or {}).get("servers") == []:
         yield problem(f"{path}.locations", "have no application behind them", value["locations"], mend=NO_SERVERS)
@@ -86,11 +100,34 @@ def location(value, path):
     yield from limits(value, path)
     yield from cache(value.get("cache") or {}, f"{path}.cache")
     yield from headers(value.get("headers"), f"{path}.headers")
+    yield from guard(value, path)
+
+
+def guard(value, path):
+    """Who may ask, of a site or a location."""
     realm, users = value.get("auth_basic"), value.get("auth_basic_user_file")
-    if realm and not users:
-        yield problem(f"{path}.auth_basic_user_file", "is required with auth_basic", users, mend="Nobody could log in")
+    where = f"{path}.auth_basic_user_file"
+    if realm == "off" and users:
+        yield problem(where, "is not used with auth_basic 'off'", users, mend="Leave one of them out")
+    elif realm and realm != "off" and not users:
+        yield problem(where, "is required with auth_basic", users, mend="Nobody could log in")
     elif users and not realm:
-        yield problem(f"{path}.auth_basic_user_file", "means nothing without auth_basic", users)
+        yield problem(where, "means nothing without auth_basic", users)
+
+
+def cached_extra(location, path, location_extra, site):
+    """A header that raw configuration adds reaches the application, so what it depends on must be part of the key."""
+    cache = location.get("cache") or {}
+    if not cache.get("enabled"):
+        return
+    known = " ".join(filter(None, [cache.get("key"), *(cache.get("bypass") or []), *FIXED]))
+    for where, text in ((f"{path}.extra", location.get("extra")), (f"{site}.location_extra", location_extra)):
+        for directive, value in SET_HEADER.findall(text or ""):
+            unknown = [name for name in re.findall(r"\$\{?(\w+)", value) if not re.search(rf"\${name}\b", known)]
+            if unknown:
+                yield problem(
+                    where, f"gives the application ${unknown[0]}, which is not part of the key of {path}.cache", directive,
+                    mend=f"Add it to {path}.cache.key or bypass")
 
 
 def cache(value, path):
@@ -104,6 +141,15 @@ def cache(value, path):
         yield problem(f"{path}.key", "has no path in it: all would get the same", key, mend="Add $request_uri")
     elif isinstance(key, str) and value.get("purge") and ("$request_method" in key or "$request_uri" not in key):
         yield problem(f"{path}.key", "differs for the method PURGE, which would find nothing", key, mend=PURGE_KEY)
+    names = value.get("headers") or []
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name.lower() in OF_NGINX:
+            yield problem(
+                join(f"{path}.headers", index), "is a header that nginx sets or removes", name, mend="Leave it out")
+    if names and value.get("purge"):
+        yield problem(
+            f"{path}.headers", "must be empty with purge, which removes the one answer that a URL has", names,
+            mend="Set headers: []. The application then gets none of them where an answer may be kept")
     stale = value.get("use_stale") or []
     if "off" in stale and len(stale) > 1:
         yield problem(f"{path}.use_stale", "'off' excludes all else", stale, mend="Leave it out, or all else")

@@ -12,14 +12,19 @@ import contextlib
 import ctypes
 import errno
 import glob
+import grp
 import hashlib
+import hmac
 import json
 import os
+import pwd
 import re
 import stat
 import tempfile
 import time
 from collections import namedtuple
+
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 
 ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
 FROM = re.compile(r"^\s*# from (\S+)\s*$")
@@ -29,7 +34,12 @@ SAID = r"^(?:nginx: |[0-9/]+ [0-9:]+ )\[(?:%s)\] (?:[0-9]+#[0-9]+: )?"
 COMPLAINT = re.compile(SAID % "emerg|alert|crit" + r"(.*?)(?: in (/[^\n]*):([0-9]+))?$", re.M)
 WARNING = re.compile(SAID % "warn" + r"(.*)$", re.M)
 CONFLICT = re.compile(r'^(conflicting server name "(.+?)" on \S+), ignored')
-LOG = re.compile(r"^\s*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
+# What tells a file of a role of this collection from others, in its first lines.
+HEADER = re.compile(r"\A(?:.*\n){0,4}# Role daoman\.fastapi\.\w+")
+USERS = re.compile(r"^\s*auth_basic_user_file\s+[\"']?([^\s;$\"']+)[\"']?\s*;", re.M)
+# Checks of these take as long as a hundred requests and more, and nginx does nothing else meanwhile.
+SLOW_HASH = re.compile(r"^[^:#\s]+:\$(?:2[abxy]?|5\$rounds=\d{5,}|6\$rounds=\d{5,}|7|y|gy)\$", re.M)
+LOG = re.compile(r"(?:^|[;{])[^\S\n]*(?:access|error)_log\s+(/[^\s;$]+)", re.M)
 CACHE = re.compile(r"^\s*proxy_cache_path\s+(/[^\s;$]+)", re.M)
 PID = re.compile(r"^\s*pid\s+(/[^\s;]+)", re.M)
 CERTIFICATE = re.compile(r"^\s*ssl_(certificate|certificate_key)\s+([^\s;$/\"'][^\s;$]*)\s*;", re.M)
@@ -76,8 +86,8 @@ class TreeError(Exception):
 Node = namedtuple("Node", "kind data mode uid gid")
 
 
-def file_node(text, mode=0o644):
-    return Node("file", text.encode("utf-8"), mode, os.geteuid(), os.getegid())
+def file_node(text, mode=0o644, gid=None):
+    return Node("file", text.encode("utf-8"), mode, os.geteuid(), os.getegid() if gid is None else gid)
 
 
 def link_node(target):
@@ -105,7 +115,7 @@ def write(path, node):
             os.unlink(path)
         return
     folder, name = os.path.split(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
+    places.make(folder)
     # nginx's wildcards pass over names with a leading dot
     holder = tempfile.mkdtemp(prefix=f".{name}.", dir=folder)
     temporary = os.path.join(holder, name)
@@ -166,6 +176,48 @@ def foreign(root, patterns, known):
     return sorted(set(found))
 
 
+def ours(path, node, wanted, manifest, digests, packaged):
+    """Whether what lies at a path is of this collection, of Debian's package as it came, or already what it should be.
+
+    :arg digests: what an earlier run wrote there, {path: digest}
+    :arg packaged: {path: MD5} of the package's files
+    """
+    after = wanted.get(path)
+    if node is None or (after and node[:2] == after[:2]):
+        return True
+    if path in manifest:
+        # What is to go may have been replaced meanwhile by a file that is somebody's own.
+        return after is not None or digests.get(path, digest(node)) == digest(node) or _has_header(node)
+    if node.kind == "link":
+        target = os.path.normpath(os.path.join(os.path.dirname(path), node.data))
+        return target in packaged
+    return _has_header(node) or packaged.get(path) == hashlib.md5(node.data, usedforsecurity=False).hexdigest()
+
+
+def _has_header(node):
+    return node.kind == "file" and bool(HEADER.match(node.data.decode("utf-8", "replace")))
+
+
+def load_digests(path):
+    """What the last run wrote: {path: digest}; nothing where that is not known."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return dict(json.load(stream))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def described(path):
+    """A file for whoever has to decide what becomes of it: its path, kind, owner and time."""
+    info = os.lstat(path)
+    try:
+        owner = pwd.getpwuid(info.st_uid).pw_name
+    except KeyError:
+        owner = str(info.st_uid)
+    kind = f"link to {os.readlink(path)}" if os.path.islink(path) else "file"
+    return f"{path} ({kind}, owner {owner}, changed {time.strftime('%Y-%m-%d', time.localtime(info.st_mtime))})"
+
+
 def diff(root, changes):
     """The changes as Ansible's callbacks print them."""
     return [
@@ -184,10 +236,79 @@ def _shown(node, other):
         return ""
     if node.kind == "link":
         return f"link to {node.data}\n"
-    text = node.data.decode("utf-8", "replace")
+    text = hidden(node.data.decode("utf-8", "replace"), everywhere=not _has_header(node))
     if other and other.kind == "file" and other[2:] != node[2:]:
         text = f"# mode {node.mode:04o}, owner {node.uid}:{node.gid}\n{text}"
     return text
+
+
+# -- Secrets in raw configuration --------------------------------------------------------------------------------------
+
+TELLING = re.compile(
+    r"authori[sz]ation|passw(or)?d|passphrase|secret|token|api[-_]?key|credential|private[-_]?key|access[-_]?key|"
+    r"signature|bearer|secure_link", re.I)
+WORD = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\s;{}()\"']+")
+# Variables, operators, numbers and switches hide nothing.
+OPEN = re.compile(r"^(?:[\"']?(?:\$\w+|\$\{\w+\})+[\"']?|[!=~*]+|\d{1,5}[a-zA-Z%/]{0,3}|on|off|default|always|\"\"|'')$")
+RANDOM = re.compile(r"^(?![/~]|unix:|https?:)(?=\S*[0-9])(?=\S*[A-Za-z])[\w+/=.-]{16,}$")
+URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
+# Of one run: the same value has the same mark before and after a change, and nobody can try values against it later.
+SALT = os.urandom(16)
+
+
+def hidden(text, everywhere=False):
+    """A file's text in which what looks like a secret is replaced by a mark that differs for another value.
+
+    Only in raw text from variables, unless the file is not one that was rendered.
+    """
+    lines, raw, keyed = [], everywhere, False
+    for line in text.split("\n"):
+        if FROM.match(line):
+            raw = True
+        elif not everywhere and END.match(line):
+            raw = keyed = False
+        elif raw:
+            # A map's lines have values on both sides.
+            if re.match(r"\s*(map|geo)\s", line) and "{" in line:
+                keyed = bool(TELLING.search(line))
+                head, brace, rest = line.partition("{")
+                lines.append(head + brace + _without_secrets(rest, keyed))
+                continue
+            line = _without_secrets(line, keyed)
+            if "}" in line:
+                keyed = False
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _without_secrets(line, keyed):
+    telling = keyed
+    first = None
+
+    def replaced(match):
+        nonlocal telling, first
+        word = match.group()
+        bare = word.strip("\"'")
+        if first is None and not keyed:
+            first = word
+            telling = telling or bool(TELLING.search(word))
+            return word
+        if OPEN.match(word):
+            telling = telling or bool(TELLING.search(word))
+            return word
+        if telling or RANDOM.match(bare):
+            return _mark(word)
+        if TELLING.search(word):
+            telling = True
+            # A name, such as that of a header, or a text that has both: the name and its value.
+            return word if re.match(r"^\$?[A-Za-z_-]+$", word) else _mark(word)
+        return URL_PASSWORD.sub(lambda found: found.group(1) + _mark(found.group()), word)
+
+    return line if line.lstrip().startswith("#") else WORD.sub(replaced, line)
+
+
+def _mark(value):
+    return f"<hidden {hmac.new(SALT, value.encode('utf-8', 'surrogateescape'), 'sha256').hexdigest()[:6]}>"
 
 
 def for_version(text, version):
@@ -359,6 +480,56 @@ def pid_files(texts):
     return sorted({path for text in texts for path in PID.findall(text)})
 
 
+def password_files(texts):
+    """The files of users and passwords that the rendered files name: {path: the rendered file that names it first}."""
+    found = {}
+    for name, text in sorted(texts.items()):
+        for path in USERS.findall(text):
+            found.setdefault(path, name)
+    return found
+
+
+def unreadable(path, user="www-data"):
+    """Why nginx's workers cannot read a file, or None."""
+    try:
+        info = os.stat(path)
+        if not stat.S_ISREG(info.st_mode):
+            return "is not a file"
+        account = pwd.getpwnam(user)
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except KeyError:
+        return None
+    if account.pw_uid == info.st_uid:
+        bit = stat.S_IRUSR
+    elif info.st_gid in os.getgrouplist(user, account.pw_gid):
+        bit = stat.S_IRGRP
+    else:
+        bit = stat.S_IROTH
+    return None if info.st_mode & bit else f"cannot be read by {user} (mode {stat.S_IMODE(info.st_mode):04o})"
+
+
+def not_only_roots(path, trusted=("adm", "syslog")):
+    """The directory in which others than root can make links where a log is to be, or None. nginx opens logs as root."""
+    groups = {os.getegid()}
+    for name in trusted:
+        with contextlib.suppress(KeyError):
+            groups.add(grp.getgrnam(name).gr_gid)
+    folder = first = os.path.realpath(os.path.dirname(path))
+    while os.path.isdir(folder):
+        info = os.stat(folder)
+        # In a sticky directory nobody replaces what is root's, but everybody can make something new.
+        shared = info.st_mode & stat.S_IWOTH and not (folder != first and info.st_mode & stat.S_ISVTX)
+        if info.st_uid not in (0, os.geteuid()) or shared or (info.st_mode & stat.S_IWGRP and info.st_gid not in groups):
+            return folder
+        if folder == "/":
+            break
+        folder = os.path.dirname(folder)
+    return None
+
+
 def certificate_files(texts):
     """The certificates and keys in the tree that the rendered files name: [(certificate or certificate_key, path)]."""
     return sorted({found for text in texts for found in CERTIFICATE.findall(text)})
@@ -390,7 +561,8 @@ def explain(output, stage, root, texts, origins):
         file = os.path.join(root, path) if path else None
     lines = texts.get(path, "").split("\n")
     variable = origin(lines, line or 0, origins.get(path))
-    message = text
+    # What it quotes is a word of a line.
+    message = re.sub(r'"[^"]*"', lambda quoted: _without_secrets(f"x {quoted.group()}", False)[2:], text)
     unknown = UNKNOWN.search(text)
     reason = COMMERCIAL.get(unknown.group(1) or unknown.group(2)) if unknown else None
     package = MODULES.get(unknown.group(1)) if unknown else None
@@ -401,7 +573,7 @@ def explain(output, stage, root, texts, origins):
     if file:
         message += f"\nin {file}" + (f", line {line}" if line else "") + (f", from {variable}" if variable else "")
     if path in texts and line:
-        message += "\n" + excerpt(lines, line)
+        message += "\n" + excerpt(hidden("\n".join(lines)).split("\n"), line)
     for name in unbalanced(lines):
         message += f"\nThe braces in {name} are not in pairs."
     return message, {"file": file, "line": line, "origin": variable}

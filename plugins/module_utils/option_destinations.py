@@ -84,7 +84,8 @@ GUNICORN_APP = {
 HARDENING = {
     "hardening_accounts.su_group": to.or_nothing(to.user_name),
     "hardening_banner.text": to.lines,
-    "hardening_deploy_user.authorized_keys": to.line_of_file,
+    # Line by line, deploy_keys checks them.
+    "hardening_deploy_user.authorized_keys": to.lines,
     "hardening_deploy_user.name": to.user_name,
     "hardening_fail2ban.ignore": to.any_network,
     "hardening_firewall.extra": to.Raw("rules of nftables; nft -c tests them before they take effect"),
@@ -95,6 +96,7 @@ HARDENING = {
     "hardening_mounts.options": (to.mount_path, to.mount_options),
     "hardening_nginx.extra": to.Raw("directives of the host's owner for nginx.service"),
     "hardening_nginx.write_paths": to.writable_path,
+    "hardening_proxies": to.any_network,
     "hardening_ssh.allow_groups": to.sshd_pattern,
     "hardening_ssh.allow_users": to.sshd_pattern,
     "hardening_ssh.extra": to.Raw("settings of sshd; sshd -t tests them before they take effect"),
@@ -138,6 +140,7 @@ MONITORING = {
     "monitoring_grafana_admin_password": to.Secret(to.one_line),
     "monitoring_grafana_key": to.key_or_url,
     "monitoring_grafana_repository": to.https_url,
+    "monitoring_local_services_users": to.user_name,
     "monitoring_logs_journal_max_use": to.journal_size,
     "monitoring_logs_journal_retention": to.journal_time,
     "monitoring_logs_max_size": to.log_size,
@@ -165,6 +168,7 @@ MONITORING = {
 
 NGINX_ROLE = {
     "nginx_acme_peers": to.peer,
+    "nginx_auth_basic_limit.rate": to.or_nothing(to.nginx_rate),
     "nginx_conf_template": to.controller_path,
     "nginx_error_html": to.nginx_text,
     "nginx_gzip_types": to.mime_type,
@@ -177,6 +181,9 @@ NGINX_ROLE = {
     "nginx_real_ip_header": to.header_name,
     "nginx_site_template": to.controller_path,
     "nginx_sites[].aliases": to.domain_or_wildcard,
+    "nginx_sites[].allow": to.network,
+    "nginx_sites[].auth_basic": to.auth_realm,
+    "nginx_sites[].auth_basic_user_file": to.host_path,
     "nginx_sites[].cache_max_size": to.nginx_size,
     "nginx_sites[].certificate": to.file_name,
     "nginx_sites[].client_max_body_size": to.nginx_size,
@@ -192,6 +199,7 @@ NGINX_ROLE = {
     "nginx_sites[].locations[].auth_basic": to.auth_realm,
     "nginx_sites[].locations[].auth_basic_user_file": to.host_path,
     "nginx_sites[].locations[].cache.bypass": to.nginx_variable,
+    "nginx_sites[].locations[].cache.headers": to.request_header,
     "nginx_sites[].locations[].cache.key": to.nginx_variable,
     "nginx_sites[].locations[].cache.purge": to.network,
     "nginx_sites[].locations[].cache.valid": to.nginx_time,

@@ -9,6 +9,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd impor
 
 # Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
 MARGIN = 10
+# By these sockets an app could log under any name, and fields of any size.
+JOURNAL = "-/run/systemd/journal"
 
 
 def socket_sections(app, socket_group):
@@ -56,9 +58,22 @@ def service_sections(app):
             # One worker killed for memory is replaced by the master; the others go on.
             "OOMPolicy": "continue",
             "MemoryMax": service["memory_max"],
+            # Once a unit has a weight, all share the CPUs and disks as units: many workers get no more than one sshd.
+            "CPUWeight": 100,
+            "IOWeight": 100,
+            # Of what is killed when the host's memory is short, the stack is the last.
+            "OOMScoreAdjust": 200,
+            # An app listens on its own socket. While Prometheus or sshd restarts, it must not answer in their place.
+            # Needs BPF (Debian 13); 0, for any free port, stays.
+            "SocketBindDeny": "1-32767",
             # gunicorn's own umask covers its temporary files only.
             "UMask": gunicorn["umask"],
             "LimitNOFILE": service["limit_nofile"],
+            "LogRateLimitIntervalSec": service["log_rate_limit_interval"],
+            "LogRateLimitBurst": service["log_rate_limit_burst"],
+            # A line does not set its own priority: journald counts the lines of each priority apart.
+            "SyslogLevelPrefix": service["journal_sockets"],
+            "InaccessiblePaths": None if service["journal_sockets"] else JOURNAL,
             "ReadWritePaths": [f"/srv/{name}/shared", *map(escape, service["writable_paths"])],
         },
         "Install": {"WantedBy": "multi-user.target"},

@@ -214,6 +214,13 @@ def processes(value, path):
             jitter,
             mend="Half of max_requests spreads the restarts well",
         )
+    if gunicorn.get("preload_unsafe") and str(gunicorn.get("preload_app")).lower() != "true":
+        yield problem(
+            f"{path}.gunicorn.preload_unsafe",
+            "takes effect only with preload_app true",
+            gunicorn["preload_unsafe"],
+            mend="Leave it out",
+        )
     keepalive = gunicorn.get("keepalive")
     if keepalive is not None and keepalive <= NGINX_KEEPALIVE:
         yield problem(
@@ -232,6 +239,8 @@ def processes(value, path):
         )
     yield from at_least(value, path, "service.limit_nofile", 64)
     yield from at_least(value, path, "service.timeout_start", 1)
+    yield from at_least(value, path, "service.log_rate_limit_interval", 1)
+    yield from at_least(value, path, "service.log_rate_limit_burst", 0)
     yield from limit(service.get("exposure_limit"), f"{path}.service.exposure_limit")
     overrides = service.get("overrides") or {}
     yield from sections(overrides, f"{path}.service.overrides", "service")

@@ -9,9 +9,14 @@ DOCUMENTATION = r"""
 module: app_absent
 short_description: Remove a FastAPI app from a host with all that is of it
 description:
-  - Drains and stops the app; removes its units, its user, C(/srv/<name>) with the shared files in it, its cache, and
-    its logs in C(/var/log/nginx). The site and the certificate are other roles'.
-  - What the app wrote elsewhere, and the journal, stay.
+  - Drains and stops the app; removes its units, its two accounts, C(/srv/<name>) with the shared files in it, its
+    cache, and its logs in C(/var/log/nginx). The site and the certificate are other roles'.
+  - What still runs as one of the accounts is ended. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock)
+    and the spools of cron, at and mail is removed, so that a later account with the same uid inherits nothing.
+  - What the app wrote elsewhere, and the journal, stay. A warning names paths that its unit let it write, and that it
+    owns.
+  - Only what this collection made is removed. The module fails before it changes anything where an account, directory
+    or file of that name was not made by it, others have files in C(/srv/<name>), or a file system is mounted there.
 author: The daoman.fastapi contributors (@daoman)
 version_added: 0.2.0
 extends_documentation_fragment:
@@ -51,52 +56,85 @@ removed:
   returned: always
   type: list
   elements: str
-  sample: [shop-api@20260131T101500Z-3f9a1c0b7d2e.service, /srv/shop-api, user shop-api]
+  sample: [shop-api@20260131T101500Z-3f9a1c0b7d2e.service, /srv/shop-api, user shop-api, user _shop-api]
 """
 
-import glob
 import os
-import pwd
-import shutil
+import re
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import accounts
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, locked
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import APP_NAME, Layout, ReleaseError
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ID, Layout, ReleaseError, read_text
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import Shell, clean_environment
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import Instance, strangers
 
-HOME = "/nonexistent"
+# As logrotate names what it has rotated.
+ROTATED = r"(?:[.-][0-9]+)?(?:\.(?:gz|xz|bz2|zst))?"
+RELEASE = ID.pattern.lstrip("^").removesuffix(r"\Z")
 
 
 class App:
-    def __init__(self, name, shell):
+    """All of an app that is on the host. ReleaseError where something of that name is not an app's."""
+
+    def __init__(self, name, run):
         self.layout = layout = Layout(name)
-        self.shell = shell
-        self.instances = [Instance(layout, id_, shell) for id_ in strangers(layout, live=None)]
-        self.paths = [path for path in (layout.base, layout.cache, layout.run) if os.path.isdir(path)]
-        self.paths += [path for kind in ("access", "error") for path in sorted(glob.glob(layout.log(kind) + "*"))]
-        # A user of this name with another home was not made by this collection.
-        self.user = next((item.pw_name for item in pwd.getpwall() if (item.pw_name, item.pw_dir) == (name, HOME)), None)
+        self.run = run
+        self.shell = Shell(run)
+        accounts.refuse_removal(layout)
+        self.uids = accounts.uids(layout)
+        self.instances = [Instance(layout, id_, self.shell) for id_ in strangers(layout, live=None)]
+        self.paths, self.temporary, self.users = [], [], []
+        if accounts.is_app(layout):
+            directories = [path for path in (layout.base, layout.cache) if os.path.isdir(path)]
+            self.paths = [*directories, *self._runtime(), *self._logs()]
+            # systemd removes them when a unit stops, but not those of a host that lost its power.
+            private = rf"systemd-private-[0-9a-f]+-{name}@{RELEASE}\.service-\w+"
+            self.temporary = [path for top in ("/tmp", "/var/tmp") for path in matching(top, private)]
+            self.users = [user for user, comment in accounts.names(layout) if accounts.is_there(user, comment)]
+        elif os.path.isdir(layout.base) and os.listdir(layout.base) == [os.path.basename(layout.lock)]:
+            self.paths = [layout.base]  # a removal that was interrupted
+
+    def _runtime(self):
+        """What systemd made for the releases. Others may have files in the directory, too."""
+        return matching(self.layout.run, rf"{RELEASE}(?:\.sock)?")
+
+    def _logs(self):
+        name = re.escape(self.layout.name)
+        return matching(self.layout.logs, rf"{name}\.(?:access|error)\.log{ROTATED}")
 
     def found(self):
-        return [item.service for item in self.instances] + self.paths + ([f"user {self.user}"] if self.user else [])
+        return [item.service for item in self.instances] + self.paths + [f"user {user}" for user in self.users]
 
     def remove(self):
+        """Remove all but the app's directory itself, in which the lock is. Paths that stay though the app owns them."""
+        units = [read_text(path) for item in self.instances for path in self.layout.unit_paths(item.id)]
         for instance in self.instances:
             instance.stop()
         if self.instances:
             self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
-        # systemd removes them when a unit stops, but not those of a host that lost its power.
-        for top in ("/tmp", "/var/tmp"):
-            for path in glob.glob(f"{top}/systemd-private-*-{self.layout.name}@*"):
-                shutil.rmtree(path, ignore_errors=True)
-        for path in self.paths:
-            if os.path.isfile(path):
-                os.unlink(path)
-            elif path != self.layout.base:
-                shutil.rmtree(path)
-        if self.user:
-            self.shell.run(["userdel", self.user], "remove", f"cannot remove the user {self.user}")
+        # Before its files: nothing is left that could change them.
+        accounts.end_processes(self.layout, self.run)
+        for path in [*self.temporary, *self.paths]:
+            if path != self.layout.base:
+                accounts.remove_tree(path, self.run)
+        if os.path.isdir(self.layout.run) and not os.listdir(self.layout.run):
+            os.rmdir(self.layout.run)
+        for name in os.listdir(self.layout.base):
+            path = os.path.join(self.layout.base, name)
+            if path != self.layout.lock:
+                accounts.remove_tree(path, self.run)
+        kept = {path for unit in units for path in accounts.written_elsewhere(unit, self.uids)}
+        accounts.remove(self.layout, self.run)
+        return sorted(kept)
+
+
+def matching(top, pattern):
+    """Paths of entries of a directory whose names are wholly of this form: no name is a prefix of another's."""
+    try:
+        return [os.path.join(top, name) for name in sorted(os.listdir(top)) if re.fullmatch(pattern, name, re.ASCII)]
+    except OSError:
+        return []
 
 
 def main():
@@ -109,23 +147,34 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    if not APP_NAME.match(params["name"]):
-        module.fail_json(msg=f"name: '{params['name']}' is no name for an app.")
     clean_environment({})
-    app = App(params["name"], Shell(module.run_command))
-    found = app.found()
-    result = {"changed": bool(found), "removed": found}
-    result["diff"] = {"before": "".join(f"{item}\n" for item in found), "after": ""}
-    if found and not module.check_mode:
-        os.makedirs(app.layout.base, exist_ok=True)
-        try:
+    try:
+        app = App(params["name"], module.run_command)
+        found = app.found()
+        result = {"changed": bool(found), "removed": found}
+        result["diff"] = {"before": "".join(f"{item}\n" for item in found), "after": ""}
+        if found and not module.check_mode:
+            os.makedirs(app.layout.base, exist_ok=True)
             with Lock(app.layout).taken("", params["who"], "removal", params["break_lock"]):
-                app.remove()
-                shutil.rmtree(app.layout.base)  # with the lock
-        except ReleaseError as exc:
-            text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()
-            module.fail_json(msg=text, **locked(exc))
+                uids = " or ".join(map(str, app.uids))
+                for path in app.remove():
+                    module.warn(
+                        f"{path} stays. The removed app owned it (uid {uids}), and a later account may get the same "
+                        "uid: remove it, or give it to somebody else."
+                    )
+                remove_base(app)  # with the lock
+    except ReleaseError as exc:
+        text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()
+        module.fail_json(msg=text, **locked(exc))
     module.exit_json(**result)
+
+
+def remove_base(app):
+    """Remove the app's directory, and where it is a link to one on another disk both."""
+    real = os.path.realpath(app.layout.base)
+    accounts.remove_tree(real, app.run)
+    if os.path.islink(app.layout.base):
+        os.unlink(app.layout.base)
 
 
 if __name__ == "__main__":

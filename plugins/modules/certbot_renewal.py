@@ -24,10 +24,10 @@ options:
     description: Text of the command that reloads nginx, and looks at what it serves.
     type: str
     required: true
-  library:
-    description: Text of the Python module C(tls_host) that the command uses.
-    type: str
-    required: true
+  package:
+    description: Files of the package C(fastapi_host) that the command imports, by path. The controller adds them.
+    type: dict
+    default: {}
   ca_bundle:
     description: CAs to trust about ACME servers, as PEM or as the path of a file on the host. Empty means the system's.
     type: str
@@ -37,9 +37,12 @@ options:
     type: str
     default: ""
   env:
-    description: Environment for certbot.
-    type: dict
-    default: {}
+    description:
+      - Environment for certbot, as JSON. Written to a file that only root reads.
+      - It is one string because Ansible masks each secret value wherever it occurs, and of a dict with V(1) in it every
+        number of the output would be.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Predicts the changes, without certbot being there yet.
@@ -54,7 +57,7 @@ EXAMPLES = r"""
 - name: Certificates are renewed
   daoman.fastapi.certbot_renewal:
     command: "{{ lookup('ansible.builtin.file', 'fastapi_certificates.py') }}"
-    library: "{{ lookup('ansible.builtin.file', 'tls_host.py') }}"
+    env: "{{ {'HTTPS_PROXY': 'http://proxy.internal:3128'} | to_json }}"
 """
 
 RETURN = r"""
@@ -66,12 +69,14 @@ paths:
   sample: [/etc/systemd/system/certbot.service.d/fastapi.conf]
 """
 
+import json
 import os
 import zlib
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils.program_files import PACKAGE, replace_directory, strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 SECRETS = (plan.CREDENTIALS, plan.ENVIRONMENT)
 TIMER = "certbot.timer"
@@ -86,6 +91,7 @@ def wanted(params, systemd):
     files = plan.renewal_files(
         {
             **params,
+            "env": json.loads(params["env"] or "{}"),
             "ca_bundle_text": text and text.rstrip("\n") + "\n",
             "ca_bundle_path": plan.CA_BUNDLE if text else bundle,
         },
@@ -95,37 +101,52 @@ def wanted(params, systemd):
     return {path[1:]: tree.file_node(*file) if file else None for path, file in files.items()}
 
 
+def wanted_package(files):
+    """{path: node}, and whether what is installed differs."""
+    nodes = {os.path.join(PACKAGE, tree.checked(path)): tree.file_node(text) for path, text in files.items()}
+    differs = any(tree.read(path) != node for path, node in nodes.items()) or strangers(PACKAGE, nodes)
+    return nodes, bool(nodes and differs)
+
+
 def timer_is_on(module):
     _code, out, _err = module.run_command(["systemctl", "show", "--property=ActiveState,UnitFileState", TIMER])
     return "ActiveState=active" in out and "UnitFileState=enabled" in out
 
 
 def main():
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec=dict(
             certbot=dict(type="path", default="/usr/bin/certbot"),
             command=dict(type="str", required=True),
-            library=dict(type="str", required=True),
+            package=dict(type="dict", default={}),
             ca_bundle=dict(type="str", default=""),
             dns_credentials=dict(type="str", default="", no_log=True),
-            env=dict(type="dict", default={}, no_log=True),
+            env=dict(type="str", default="", no_log=True),
         ),
         supports_check_mode=True,
     )
     os.umask(0o022)
     systemd = os.path.isdir("/run/systemd/system")
     try:
+        package, renew_package = wanted_package(module.params["package"])
         nodes = wanted(module.params, systemd)
         changes = tree.plan("/", {path: node for path, node in nodes.items() if node}, nodes)
         on = timer_is_on(module) if systemd else True
-        result = {"changed": bool(changes) or not on, "paths": [f"/{path}" for path in changes]}
+        result = {"changed": bool(changes) or renew_package or not on, "paths": [f"/{path}" for path in changes]}
+        if renew_package:
+            result["paths"].append(PACKAGE)
         if module._diff:
             shown = {path: change for path, change in changes.items() if f"/{path}" not in SECRETS}
             result["diff"] = tree.diff("/", shown)
+            if renew_package:
+                result["diff"].append({"prepared": f"{PACKAGE}: another version\n"})
             if not on:
                 result["diff"].append({"prepared": f"{TIMER}: enabled and started\n"})
         if not module.check_mode:
-            for path, (_before, after) in changes.items():
+            # First, for the command and the hook import it. What they imported before goes with the other changes.
+            if renew_package:
+                replace_directory(PACKAGE, package)
+            for path, (_before, after) in sorted(changes.items(), key=lambda item: item[1][1] is None):
                 tree.write(f"/{path}", after)
             if systemd and any(path.startswith(plan.UNITS[1:]) for path in changes):
                 module.run_command(["systemctl", "daemon-reload"], check_rc=True)

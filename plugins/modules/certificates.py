@@ -160,9 +160,12 @@ options:
     type: int
     default: 0
   env:
-    description: Environment for certbot.
-    type: dict
-    default: {}
+    description:
+      - Environment for certbot, as JSON.
+      - It is one string because Ansible masks each secret value wherever it occurs, and of a dict with V(1) in it every
+        number of the output would be.
+    type: str
+    default: ""
   webroot:
     description: Directory that nginx answers HTTP challenges from.
     type: path
@@ -237,7 +240,11 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import read_text
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.text import safe
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.tls import Fault
 
 CERTIFICATE = dict(
@@ -275,7 +282,7 @@ ARGUMENTS = dict(
     # a path
     dns_credentials=dict(type="str", default="", no_log=False),
     dns_propagation_seconds=dict(type="int", default=0),
-    env=dict(type="dict", default={}),
+    env=dict(type="str", default="", no_log=True),
     webroot=dict(type="path", default="/var/www/acme"),
     certbot=dict(type="path", default="/usr/bin/certbot"),
     timeout=dict(type="int", default=300),
@@ -361,6 +368,11 @@ class Certificates:
         self.changed = False
         self.lines = {"before": "", "after": ""}
         self.directories = {}
+        self.redact = Redactor(secrets_of(self.params))
+
+    def shown(self, text):
+        """What certbot, its plugins, a proxy or the CA said: they may repeat what they were given."""
+        return safe(self.redact(text))
 
     def run_command(self, words):
         return self.module.run_command(words)
@@ -443,7 +455,7 @@ class Certificates:
                 found = json.loads(to_text(answer.read()))
         except Exception as error:
             # whatever it is: it is not the reason for a failure of its own, but is told as one
-            raise Fault(f"{url} does not answer: {getattr(error, 'reason', None) or error}") from error
+            raise Fault(self.shown(f"{url} does not answer: {getattr(error, 'reason', None) or error}")) from error
         if not isinstance(found, dict):
             raise Fault(f"{url} is not of an ACME server")
         return found
@@ -521,7 +533,7 @@ class Certificates:
         if item.wanted["authenticator"] != "webroot":
             return
         folder = os.path.join(self.params["webroot"], CHALLENGES)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        places.make(folder)
         name = f"fastapi-{secrets.token_hex(8)}"
         path = os.path.join(folder, name)
         try:
@@ -593,7 +605,7 @@ class Certificates:
         if code == 124:
             raise Fault(f"certbot did not end within {self.params['timeout']} s")
         if code:
-            raise Fault(plan.explain(f"{err}\n{out}"))
+            raise Fault(self.shown(plan.explain(f"{err}\n{out}")))
 
     def rehearse(self, lineages):
         for item in lineages:
@@ -724,11 +736,22 @@ class Certificates:
         return found
 
 
+def environment(params):
+    return {name: str(value) for name, value in json.loads(params["env"] or "{}").items()}
+
+
+def secrets_of(params):
+    """What must not be in a message: the environment, the key of the account's binding, the credentials for DNS."""
+    text = read_text(params["dns_credentials"]) if params["dns_credentials"] else ""
+    credentials = dict(re.findall(r"^\s*([\w.-]+)\s*=\s*(\S+)", text, re.M))
+    return {**environment(params), **credentials, "eab_hmac_key": params["eab_hmac_key"]}
+
+
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
     params = module.params
-    os.environ.update({name: str(value) for name, value in params["env"].items()})
+    os.environ.update(environment(params))
     os.environ[tls_host.QUIET] = "1"
     if params["ca_bundle"]:
         os.environ["REQUESTS_CA_BUNDLE"] = params["ca_bundle"]

@@ -84,6 +84,11 @@ options:
     type: list
     elements: str
     default: []
+  proxies:
+    description: Addresses and networks of proxies before the host, for the templates as C(harden_proxies).
+    type: list
+    elements: str
+    default: []
   strict:
     description: Whether an RSA host key of less than 4096 bits is replaced.
     type: bool
@@ -199,7 +204,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import hardening
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import write_file
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import make_directory, write_file
 from ansible_collections.daoman.fastapi.plugins.module_utils.hardening_topics import (
     ORDER,
     SSHD,
@@ -228,6 +234,7 @@ ARGUMENTS = dict(
     allow=dict(type="list", elements="str", default=[]),
     fleet=dict(type="list", elements="str", default=[]),
     monitors=dict(type="list", elements="str", default=[]),
+    proxies=dict(type="list", elements="str", default=[]),
     strict=dict(type="bool", default=False),
     restart_nginx=dict(type="bool", default=False),
     checks=dict(type="bool", default=True),
@@ -463,7 +470,7 @@ class Harden:
             "id": id_, "topics": list(topics), "window": self.params["window"], "ports": ports,
             "activate": list(activate), "leave": list(leave), "restore": list(restore), **self._spared(),
         }
-        os.makedirs(STATE, 0o700, exist_ok=True)
+        make_directory(STATE, mode=0o700)
         write_file(PROGRAM, self.params["program"], 0o700)
         program = [sys.executable, PROGRAM]
         code, out, err = self.module.run_command(
@@ -495,6 +502,8 @@ class Harden:
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     try:
         module.exit_json(**Harden(module).run())
     except TopicError as error:

@@ -65,9 +65,11 @@ options:
         description: The variable that the file comes from, for failures. With O(files[].each) it is known.
         type: str
       mode:
-        description: Permissions.
+        description:
+          - Permissions. nginx's master process reads the configuration as root; its workers and other users do not need it, and
+            raw text may have secrets in it.
         type: str
-        default: "0644"
+        default: "0640"
   links:
     description: The symbolic links to make.
     type: list
@@ -85,8 +87,14 @@ options:
       each:
         description: As O(files[].each).
         type: str
+  group:
+    description: >-
+      Group of the files. That of logs, by default, for programs that read both. Empty means that of the process.
+    type: str
+    default: adm
   absent:
-    description: Paths below O(root) to remove even though no earlier run wrote them.
+    description: >-
+      Paths below O(root) to remove even though no earlier run wrote them. What is not Debian's, as it came, is foreign.
     type: list
     elements: str
     default: []
@@ -100,6 +108,8 @@ options:
     description:
       - What becomes of foreign files. V(keep) leaves them, and lists them in the diff and in RV(foreign); V(fail)
         changes nothing and names them; V(remove) removes them.
+      - A foreign file where one of O(files) or O(links) is to be is a failure, unless this is V(remove), which replaces it.
+      - Files with the header of a role of this collection, and those of Debian's packages as they came, are not foreign.
     type: str
     choices: [keep, fail, remove]
     default: keep
@@ -141,9 +151,14 @@ attributes:
       its test is left out.
     support: full
   diff_mode:
-    description: One unified diff per file.
+    description: >-
+      One unified diff per file. In raw text from variables, what looks like a secret is replaced by a mark, which differs where
+      the value has changed.
     support: full
 notes:
+  - Nothing of the arguments is in the journal or in the result, since the texts may have secrets in them.
+  - Fails before any change where a file of users and passwords (C(auth_basic_user_file)) is missing or not readable by nginx, and
+    where a log is to be in a directory in which others than root can make links. nginx opens logs as root.
   - Included files, certificates and keys must be named relative to O(root), or the test does not see the staged ones.
   - A symbolic link below O(root) to an absolute path below O(root) is tested with what it points to now.
 author: The daoman.fastapi contributors (@daoman)
@@ -218,9 +233,9 @@ origin:
 """
 
 import contextlib
-import fcntl
 import glob
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -230,6 +245,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import exclusive
 
 ARGUMENTS = dict(
     files=dict(
@@ -245,7 +262,7 @@ ARGUMENTS = dict(
             "override": dict(type="str"),
             "vars": dict(type="dict", default={}),
             "origin": dict(type="str"),
-            "mode": dict(type="str", default="0644"),
+            "mode": dict(type="str", default="0640"),
         },
     ),
     links=dict(
@@ -255,6 +272,7 @@ ARGUMENTS = dict(
         options=dict(
             path=dict(type="str", required=True), target=dict(type="str", required=True), each=dict(type="str")),
     ),
+    group=dict(type="str", default="adm"),
     absent=dict(type="list", elements="str", default=[]),
     included=dict(type="list", elements="str", default=[]),
     foreign=dict(type="str", choices=["keep", "fail", "remove"], default="keep"),
@@ -282,6 +300,7 @@ class Transaction:
         self.prefix = f".{name}-staging-"
         self.recorded = None
         self.texts = {}
+        self.digests = os.path.join(os.path.dirname(self.params["manifest"]), "digests.json")
         self.origins = {item["path"]: item["origin"] for item in self.params["files"] if item["origin"]}
 
     def run(self):
@@ -289,7 +308,9 @@ class Transaction:
         wanted = self.wanted(version)
         with self.lock():
             manifest = self.recorded = tree.load_manifest(self.params["manifest"])
-            unwanted = manifest["paths"] + self.params["absent"]
+            strange = self.strange(wanted, manifest["paths"])
+            self.refuse_taken(strange & wanted.keys())
+            unwanted = sorted({*manifest["paths"], *self.params["absent"]} - strange)
             foreign = tree.foreign(self.root, self.params["included"], {*wanted, *unwanted})
             if foreign and self.params["foreign"] == "fail":
                 names = "\n".join(os.path.join(self.root, path) for path in foreign)
@@ -297,6 +318,8 @@ class Transaction:
             if self.params["foreign"] == "remove":
                 unwanted += foreign
             changes = tree.plan(self.root, wanted, unwanted)
+            if version:
+                self.refuse_unsafe(wanted)
             unit = self.unit() if version else {}
             reasons, actions = self.todo(changes, wanted, manifest, unit)
             result = {
@@ -318,7 +341,7 @@ class Transaction:
                 result["swapped"] = self.apply(wanted, changes, manifest, unit, actions)
             if not self.check:
                 self.record(wanted, False)
-                tree.save_digests(os.path.join(os.path.dirname(self.params["manifest"]), "digests.json"), wanted)
+                tree.save_digests(self.digests, wanted)
         return result
 
     # -- What is, and what is to be ------------------------------------------------------------------------------------
@@ -336,28 +359,92 @@ class Transaction:
         return match.group(1)
 
     def wanted(self, version):
+        try:
+            group = grp.getgrnam(self.params["group"]).gr_gid if self.params["group"] else None
+        except KeyError as error:
+            raise tree.TreeError(f"There is no group '{self.params['group']}' for the files of {self.root}.") from error
         # As for the newest nginx, where there is none yet.
         number = tuple(int(part) for part in (version or "999").split("."))
         nodes = [(item["path"], tree.link_node(item["target"])) for item in self.params["links"]]
         for item in self.params["files"]:
             text = self.texts[item["path"]] = tree.for_version(item["content"] or "", number)
-            nodes.append((item["path"], tree.file_node(text, int(item["mode"], 8))))
+            nodes.append((item["path"], tree.file_node(text, int(item["mode"], 8), group)))
         if len(dict(nodes)) < len(nodes):
             raise tree.TreeError("A path is given twice: " + ", ".join(sorted(path for path, _node in nodes)))
         return dict(nodes)
 
+    def strange(self, wanted, owned):
+        """What lies where a file or link is to be, or is to go, and is neither ours nor Debian's."""
+        there = {path: tree.read(os.path.join(self.root, path)) for path in {*wanted, *owned, *self.params["absent"]}}
+        digests = tree.load_digests(self.digests)
+
+        def unknown(packaged):
+            return {path for path, node in there.items()
+                    if not tree.ours(path, node, wanted, owned, digests, packaged)}
+
+        # asked only where it matters: it takes as long as all the rest
+        return unknown({}) and unknown(self.packaged())
+
+    def packaged(self):
+        """What Debian's packages of nginx brought into the tree, as it came: {path: MD5}."""
+        if not shutil.which("dpkg-query"):
+            return {}
+        _code, out, _err = self.module.run_command(["dpkg-query", "--show", "--showformat=${Conffiles}\n", "nginx*"])
+        known = dict(line.split()[:2] for line in out.splitlines() if len(line.split()) == 2)
+        found = {}
+        for path, checksum in known.items():
+            name = os.path.relpath(path, self.params["root"])
+            if not name.startswith("../") and (node := tree.read(path)) and node.kind == "file":
+                if hashlib.md5(node.data, usedforsecurity=False).hexdigest() == checksum:
+                    found[name] = found[path] = checksum
+        return found
+
+    def refuse_taken(self, taken):
+        if taken and self.params["foreign"] != "remove":
+            names = "\n".join(tree.described(os.path.join(self.root, path)) for path in sorted(taken))
+            raise tree.TreeError(
+                f"Files of somebody else are where this configuration has its own:\n{names}\nMove them away, give the site "
+                f"another name, or have them replaced (nginx_foreign_files: remove).\n{UNTOUCHED}")
+
+    def refuse_unsafe(self, wanted):
+        """What nginx's own test does not see: passwords that it cannot read, logs where others can make links."""
+        for path, name in tree.password_files(self.texts).items():
+            real = os.path.join(self.root, path)
+            where = f"{path}, named by {self.origins.get(name, name)} as auth_basic_user_file,"
+            reason = None if path in wanted else tree.unreadable(real)
+            if reason and self.check:
+                self.module.warn(f"{where} {reason} yet.")
+            elif reason:
+                raise tree.TreeError(f"{where} {reason}. Nobody could log in.\n{UNTOUCHED}")
+            elif os.path.isfile(real) and tree.SLOW_HASH.search(self.text(real)):
+                self.module.warn(
+                    f"{path} has passwords with a slow hash, such as bcrypt. nginx serves nobody else while it checks one. "
+                    "Use long random passwords with a fast hash: openssl passwd -apr1")
+        for path in tree.log_files(self.texts.values()):
+            folder = tree.not_only_roots(path)
+            if folder:
+                raise tree.TreeError(
+                    f"{path} cannot be a log of nginx: others than root can write in {folder}, and nginx opens logs as root. "
+                    f"Put it below /var/log.\n{UNTOUCHED}")
+
+    @staticmethod
+    def text(path):
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+
     @contextlib.contextmanager
     def lock(self):
-        """One run at a time. The directory above is locked, because the root itself changes places."""
-        handle = os.open(self.parent, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise tree.TreeError(f"Another run is changing {self.root} right now.") from error
+        """One run at a time. In a file that root alone can open: any user may lock a directory that all may read."""
+        path = os.path.join(os.path.dirname(self.params["manifest"]), "lock")
+        with contextlib.ExitStack() as stack:
+            # A prediction makes no file. Without one no run has changed this configuration yet.
+            if not self.check or os.path.exists(path):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                try:
+                    stack.enter_context(exclusive(path, wait=False))
+                except BlockingIOError as error:
+                    raise tree.TreeError(f"Another run is changing {self.root} right now.") from error
             yield
-        finally:
-            os.close(handle)
 
     def unit(self):
         """The service as systemd knows it."""
@@ -449,10 +536,11 @@ class Transaction:
         for path in tree.log_files(self.texts.values()):
             if os.path.exists(path) or not os.path.isdir(os.path.dirname(path)):
                 continue
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
             made.append(path)
             with contextlib.suppress(KeyError, PermissionError):
-                os.chown(path, pwd.getpwnam("www-data").pw_uid, grp.getgrnam("adm").gr_gid)
+                os.fchown(descriptor, pwd.getpwnam("www-data").pw_uid, grp.getgrnam("adm").gr_gid)
+            os.close(descriptor)
         return made
 
     def test(self, stage):
@@ -569,6 +657,8 @@ def remove_empty(paths):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
+    if not module.check_mode:
+        places.correct()
     try:
         module.exit_json(**Transaction(module).run())
     except tree.TreeError as error:

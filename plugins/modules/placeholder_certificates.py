@@ -108,6 +108,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
 
 CERTIFICATE = "fullchain.pem"
@@ -182,7 +183,7 @@ def look(path, run):
 def make(path, names, days, run):
     """Makes a placeholder, in one step for whoever reads it."""
     parent, name = os.path.split(path)
-    os.makedirs(parent, mode=0o755, exist_ok=True)
+    places.make(parent)
     stage = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     try:
         code, out, err = run(

@@ -10,7 +10,8 @@ short_description: Installs a program with its settings and secrets
 version_added: 0.3.0
 description:
   - Writes directories of files, single files and secrets in one round trip, each file in one step, owned by root.
-  - What else lies in such a directory is removed, so that no module of an older version is left there.
+  - A directory is replaced as a whole, in one step, when anything in it differs. What imports from it meets the old
+    files or the new ones, and no module of an older version is left there.
 options:
   directories:
     description: Directories to write.
@@ -22,10 +23,26 @@ options:
         description:
           - Directory on the controller, looked for as files are, in C(files/) of the role. Its C(*.py) are the program.
         type: str
-        required: true
+      module_utils:
+        description: Directory of this collection's C(plugins/module_utils), instead of O(directories[].src).
+        type: str
       dest:
         description: Directory on the host. All that is in it is the module's.
         type: path
+        required: true
+  folders:
+    description: Directories to make, of root, with these permissions. What lies in them stays.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Path on the host.
+        type: path
+        required: true
+      mode:
+        description: Permissions. Parents that are missing are made with V(0755).
+        type: str
         required: true
   files:
     description: Single files to write.
@@ -71,7 +88,7 @@ attributes:
     description: Predicts the changes.
     support: full
   diff_mode:
-    description: Shows each file, but of secrets only that they differ.
+    description: Shows each file, but of secrets and of the collection's own code only that they differ.
     support: full
 author: The daoman.fastapi contributors (@daoman)
 """
@@ -104,10 +121,12 @@ paths:
 
 import hashlib
 import os
-import shutil
+import stat
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+from ansible_collections.daoman.fastapi.plugins.module_utils.program_files import remove, replace_directory, strangers
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 ROUNDS = 200000
 # `entries` is what the controller's part makes of a directory.
@@ -116,7 +135,17 @@ ARGUMENTS = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"src": {"type": "str", "required": True}, "dest": {"type": "path", "required": True}},
+        "options": {
+            "src": {"type": "str"},
+            "module_utils": {"type": "str"},
+            "dest": {"type": "path", "required": True},
+        },
+    },
+    "folders": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"path": {"type": "path", "required": True}, "mode": {"type": "str", "required": True}},
     },
     "files": {
         "type": "list",
@@ -153,28 +182,34 @@ def digest(files, secrets):
     return whole.hexdigest()[:16]
 
 
-def strangers(directory, known):
-    """What lies in a directory and is not known, deepest first; directories that are left empty too."""
+def unfit(folders):
+    """Those of the directories that are missing, another's, or have other permissions: [(path, mode)]."""
     found = []
-    for folder, folders, files in os.walk(directory, topdown=False):
-        found += [os.path.join(folder, name) for name in files if os.path.join(folder, name) not in known]
-        for name in folders:
-            path = os.path.join(folder, name)
-            if os.path.islink(path) or not any(other.startswith(path + "/") for other in known):
-                found.append(path)
+    for item in folders:
+        path, mode = item["path"], int(item["mode"], 8)
+        info = os.lstat(path) if os.path.lexists(path) else None
+        if info and not stat.S_ISDIR(info.st_mode):
+            raise OSError(f"{path} is not a directory. Move it away.")
+        if not info or (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) != (mode, os.geteuid(), os.getegid()):
+            found.append((path, mode))
     return found
 
 
-def remove(path):
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.unlink(path)
+def make(folders):
+    for path, mode in folders:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        os.chown(path, os.geteuid(), os.getegid())
+        os.chmod(path, mode)
+
+
+def nodes(params):
+    """The files that are wanted: {path: node}."""
+    return {item["dest"]: tree.file_node(item["content"], int(item["mode"], 8)) for item in params["files"]}
 
 
 def plan(params):
     """What is to be written, {path: (node before, node after)}, and what removed, [path]."""
-    wanted = {item["dest"]: tree.file_node(item["content"], int(item["mode"], 8)) for item in params["files"]}
+    wanted = nodes(params)
     unwanted = list(params["absent"])
     for item in params["secrets"]:
         if item["content"]:
@@ -188,35 +223,63 @@ def plan(params):
     return {path: pair for path, pair in changes.items() if pair[0] != pair[1]}, gone
 
 
-def diff(changes, gone, hidden):
+def apply(params, changes, gone):
+    """Directories as a whole, then single files, and what is removed last: nothing is missed meanwhile."""
+    wanted, done = nodes(params), []
+    for item in params["directories"]:
+        inside = item["dest"] + "/"
+        if any(path.startswith(inside) for path in [*changes, *gone]):
+            replace_directory(item["dest"], wanted)
+            done.append(inside)
+    for path, (_before, after) in changes.items():
+        if not path.startswith(tuple(done)):
+            tree.write(path, after)
+    for path in gone:
+        if not path.startswith(tuple(done)):
+            remove(path)
+
+
+def diff(changes, gone, hidden, own=()):
+    """What changes, for people. Of secrets, and of the collection's own code below `own`, only that it does."""
     shown = []
     for path, pair in changes.items():
         if path in hidden:
             shown.append({"prepared": f"{path}: the secret differs\n"})
+        elif path.startswith(tuple(own)):
+            shown.append({"prepared": f"{path} differs\n" if pair[0] else f"{path} is new\n"})
         else:
             shown += tree.diff("/", {path: pair})
     return shown + [{"prepared": f"{path} is removed\n"} for path in gone]
 
 
 def main():
-    # Or all of the program would go to the journal, at each run.
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
+    module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
-    params = module.params
-    changes, gone = plan(params)
     if not module.check_mode:
-        for path in gone:
-            remove(path)
-        for path, (_before, after) in changes.items():
-            tree.write(path, after)
+        places.correct()
+    params = module.params
+    try:
+        folders = unfit(params["folders"])
+        changes, gone = plan(params)
+        if not module.check_mode:
+            make(folders)
+            apply(params, changes, gone)
+    except OSError as error:
+        module.fail_json(msg=str(error))
     module.exit_json(
-        changed=bool(changes or gone),
-        paths=sorted([*changes, *gone]),
+        changed=bool(changes or gone or folders),
+        paths=sorted([*changes, *gone, *(path for path, _mode in folders)]),
         digest=digest(
             [(item["dest"], item["mode"], item["content"]) for item in params["files"]],
             [(item["dest"], item["content"]) for item in params["secrets"]],
         ),
-        diff=diff(changes, gone, {item["dest"] for item in params["secrets"]}),
+        diff=diff(
+            changes,
+            gone,
+            {item["dest"] for item in params["secrets"]},
+            [item["dest"] + "/" for item in params["directories"] if item.get("module_utils")],
+        )
+        + [{"prepared": f"{path} becomes a directory with mode {mode:04o}\n"} for path, mode in folders],
     )
 
 

@@ -111,9 +111,10 @@ import shutil
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.text import safe
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 ARGUMENTS = {
     "program": {"type": "str", "choices": ["prometheus", "alertmanager"], "required": True},
@@ -277,7 +278,7 @@ class Daemon:
         _status, out, _error = self.module.run_command(
             ["journalctl", "--no-pager", "--output", "cat", "--lines", "20", "--unit", self.unit]
         )
-        return masked(out, self.params["hidden"]).splitlines()
+        return safe(masked(out, self.params["hidden"])).splitlines()
 
 
 def check(module):
@@ -305,7 +306,7 @@ def swap(changes, back=False):
 
 
 def main():
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True, no_log=True)
+    module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     os.umask(0o022)
     params = module.params
     try:
@@ -337,7 +338,7 @@ def main():
                 # A daemon that did not run before has nothing to go back to.
                 if daemon.shown.get("ActiveState") == "active":
                     daemon.act(["restarted" if "restarted" in todo else "reloaded"])
-            module.fail_json(msg=failed, journal=journal)
+            module.fail_json(msg=safe(masked(failed, params["hidden"])), journal=journal)
     shown = [{key: masked(value, params["hidden"]) for key, value in item.items()} for item in tree.diff("/", changes)]
     module.exit_json(changed=bool(changes or todo), actions=todo, paths=sorted(changes), diff=shown)
 

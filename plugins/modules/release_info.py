@@ -86,46 +86,16 @@ lines:
   elements: str
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, describe, is_stale
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, release_table
-
-
-def apps():
-    """Names of the apps on the host."""
-    return sorted(name for name in os.listdir("/srv") if os.path.isdir(Layout(name).releases))
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import apps
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.info import overview
 
 
 def main():
     module = AnsibleModule(
         argument_spec={"name": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
     )
-    releases, locks, said = [], {}, []
-    for name in module.params["name"] or apps():
-        layout = Layout(name)
-        live = layout.live_id()
-        for item in layout.releases_by_age():
-            releases.append({
-                "app": name,
-                "id": item["id"],
-                "version": item["version"],
-                "revision": item["inputs"]["source"]["revision"],
-                "by": item["by"],
-                "created": item["created"],
-                "deployed": item.get("deployed", ""),
-                "state": item["state"],
-                "reason": item.get("reason", ""),
-                "live": item["id"] == live,
-            })
-        lock = Lock(layout)
-        found = lock.read()
-        if found:
-            locks[name] = {key: found.get(key, "") for key in ("owner", "since", "reason", "phase", "until")}
-            locks[name]["stale"] = stale = is_stale(found) and lock.is_free()
-            said.append(f"{name}: {'left unfinished' if stale else 'locked'} by {describe(found)}")
-    module.exit_json(changed=False, releases=releases, locks=locks, lines=release_table(releases) + said)
+    module.exit_json(changed=False, **overview(module.params["name"] or apps()))
 
 
 if __name__ == "__main__":

@@ -121,11 +121,11 @@ def main():
         required_if=[("state", "present", ["reason"])],
         supports_check_mode=True,
     )
-    layout = Layout(module.params["name"])
-    if not os.path.isdir(layout.releases):
-        module.fail_json(msg=f"There is no app '{layout.name}' on this host: {layout.releases} is missing.")
-    lock = Lock(layout)
     try:
+        layout = Layout(module.params["name"])
+        if not os.path.isdir(layout.releases):
+            raise ReleaseError("choose", f"There is no app '{layout.name}' on this host: {layout.releases} is missing.")
+        lock = Lock(layout)
         changed = apply(lock, module.params, module.check_mode)
     except ReleaseError as exc:
         module.fail_json(msg=exc.message, **locked(exc))

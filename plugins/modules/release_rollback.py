@@ -90,6 +90,7 @@ cut:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.cutover import run_to_end
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.rollback import Rollback
 
 
@@ -104,7 +105,11 @@ def main():
         },
         supports_check_mode=True,
     )
-    run_to_end(module, Rollback(module.params, module.run_command, module.check_mode))
+    try:
+        rollback = Rollback(module.params, module.run_command, module.check_mode)
+    except ReleaseError as exc:  # the name
+        module.fail_json(msg=exc.message)
+    run_to_end(module, rollback)
 
 
 if __name__ == "__main__":

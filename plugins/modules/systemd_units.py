@@ -149,12 +149,15 @@ journal:
 import glob
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import systemd
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor, is_secret
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.text import safe
+from ansible_collections.daoman.fastapi.plugins.module_utils.quiet import QuietModule
 
 DIRECTORY = "/etc/systemd/system"
 HEADER = "Ansible managed: daoman.fastapi.systemd_service"
@@ -235,17 +238,43 @@ def _read(path):
         return stream.read()
 
 
+def assignments(text):
+    """Names and values of Environment= in a unit's text."""
+    found = {}
+    for line in re.findall(r"^Environment=(.*)$", text or "", re.MULTILINE):
+        try:
+            words = shlex.split(line)
+        except ValueError:  # not as systemd has it, which will say so
+            words = line.split()
+        found.update(word.split("=", 1) for word in words if "=" in word)
+    return found
+
+
 class Units:
     def __init__(self, module):
         self.module = module
         path = module.params["path"]
         self.units = [Unit(f"{path}[{index}]", options) for index, options in enumerate(module.params["units"])]
         self.by_name = {unit.name: unit for unit in self.units}
-        self.warnings = []
+        self.redact = Redactor()
+        self.warnings = [text for unit in self.units for text in self.hide(unit)]
         self.reloads = 0
         self.began = int(time.time())
         self.status = {}
         self.was_active = {}
+
+    def hide(self, unit):
+        """Keep the values of a unit's environment out of what is shown; yields a warning of what is no secret there."""
+        self.redact.add(assignments(unit.before))
+        now = assignments(unit.after if unit.installs else "")
+        self.redact.add(now)
+        names = sorted(name for name, value in now.items() if is_secret(name, value) and unit.changed)
+        if names:
+            yield (
+                f"{unit.place}.sections.Service.Environment: everybody on the host can read {', '.join(names)} of "
+                f"{unit.name}, by systemctl show. Put secrets into a file with mode 0600, and give it as "
+                "EnvironmentFile or LoadCredential."
+            )
 
     def run(self, argv, **options):
         return self.module.run_command(argv, **options)
@@ -406,8 +435,8 @@ class Units:
             self.roll_back(written)
             text = "\n".join(journal)
             self.module.fail_json(
-                msg=f"{failure.message}. All units of this run are as they were before. The last lines of its journal:"
-                f"\n{text}",
+                msg=f"{safe(self.redact(failure.message))}. All units of this run are as they were before. "
+                f"The last lines of its journal:\n{text}",
                 journal=journal,
                 units=[unit.result() for unit in self.units],
             )
@@ -543,7 +572,14 @@ class Units:
             f"--since=@{self.began}",
         ]
         _code, out, err = self.run(argv, environ_update=systemd.QUIET)
-        return (out or err).strip().splitlines()
+        return safe(self.redact(out or err)).strip().splitlines()
+
+    def difference(self, unit):
+        """The change of a unit's file without the values of its environment."""
+        before, after = self.redact(unit.before or ""), self.redact(unit.after or "")
+        if before == after:
+            after += "# Values of Environment= differ.\n"
+        return {"before_header": unit.path, "after_header": unit.path, "before": before, "after": after}
 
 
 def _instances(name):
@@ -567,7 +603,7 @@ def _write(path, text):
 
 
 def main():
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True, "options": OPTIONS},
             "path": {"type": "str", "default": "units"},
@@ -594,16 +630,7 @@ def main():
         module.warn(warning)
     result = {"changed": changed, "units": [unit.result() for unit in units.units]}
     if module._diff:
-        result["diff"] = [
-            {
-                "before_header": unit.path,
-                "after_header": unit.path,
-                "before": unit.before or "",
-                "after": unit.after or "",
-            }
-            for unit in units.units
-            if unit.changed
-        ]
+        result["diff"] = [units.difference(unit) for unit in units.units if unit.changed]
     module.exit_json(**result)
 
 

@@ -146,16 +146,15 @@ def test_there_is_no_site_without_a_name_or_prometheus():
 
 def test_every_way_in_asks_for_a_password_and_minds_the_address():
     (site,) = monitoring_sites.monitoring_sites("m.example.com", True, ["10.0.0.0/8"], True)
-    blocks = [*site["extra"].split("location ")[2:], site["location_extra"]]
-    assert len(blocks) == 3
-    for block in blocks:
-        assert "auth_basic_user_file /etc/fastapi/monitoring.htpasswd;" in block
-        assert "allow 10.0.0.0/8;" in block and "deny all;" in block
+    assert (site["auth_basic_user_file"], site["allow"]) == ("/etc/fastapi/monitoring.htpasswd", ["10.0.0.0/8"])
+    # and nothing in it has one of its own, or none
+    assert site["auth_basic"] == "Monitoring" and "locations" not in site
+    assert "auth_basic" not in site["extra"] and "allow" not in site["extra"]
 
 
 def test_without_grafana_nothing_leads_there():
     (site,) = monitoring_sites.monitoring_sites("m.example.com", True)
-    assert "grafana" not in site["extra"] and "deny all" not in site["extra"]
+    assert "grafana" not in site["extra"] and site["allow"] == []
 
 
 # -- Alertmanager -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from ansible_collections.daoman.fastapi.plugins.module_utils import certificate_
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates as plan
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import tls as tls_host
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import Redactor
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.tls import Fault
+from ansible_collections.daoman.fastapi.plugins.modules import certificates
 
 DAY = 86400
 NOW = 1_800_000_000
@@ -435,7 +439,6 @@ def test_the_metrics_are_of_every_certificate():
 RENEW = {
     "certbot": "/usr/bin/certbot",
     "command": "text",
-    "library": "text",
     "env": {},
     "ca_bundle_path": "",
     "ca_bundle_text": "",
@@ -443,16 +446,35 @@ RENEW = {
 }
 
 
-def test_the_command_says_what_it_takes():
+def test_the_command_says_what_it_takes(tmp_path):
     command = Path(__file__).resolve().parents[2] / "roles/certbot_tls/files/fastapi_certificates.py"
-    path = str(Path(tls_host.__file__).parent)
-    code = f"import runpy, sys; sys.path.insert(0, {path!r}); import tls; sys.modules['tls_host'] = tls; " \
-        "sys.argv[1:] = ['x']; " \
-        f"runpy.run_path({str(command)!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (tmp_path / "fastapi_host").symlink_to(Path(tls_host.__file__).parent)
+    program = tmp_path / "program"
+    program.write_text(command.read_text().replace("/usr/local/lib/fastapi", str(tmp_path)))
+    words = [sys.executable, "-I", "-B", str(program), "x"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "deploy | check | record" in done.stderr
     text, mode = plan.renewal_files(RENEW, True)[plan.COMMAND]
-    assert text.startswith("#!/usr/bin/python3\n") and text.endswith("\ntext") and mode == 0o755
+    assert text.startswith("#!/usr/bin/python3 -IB\n") and text.endswith("\ntext") and mode == 0o755
+
+
+def test_a_fifo_in_the_place_of_a_certificate_blocks_nothing(tmp_path):
+    os.mkfifo(tmp_path / "fullchain.pem")
+    with pytest.raises(tls_host.Fault, match="not a regular file"):
+        tls_host.blocks(str(tmp_path / "fullchain.pem"))
+
+
+def test_what_certbot_repeats_of_its_secrets_is_hidden(tmp_path):
+    credentials = tmp_path / "dns.ini"
+    credentials.write_text("# comment\ndns_cloudflare_api_token = t0ken-of-the-zone\n")
+    env = {"HTTPS_PROXY": "http://ops:pr0xy-pass@proxy:3128", "ZONE_KEY": "k3y"}
+    params = {"env": json.dumps(env), "dns_credentials": str(credentials), "eab_hmac_key": "aGVsbG8td29ybGQ"}
+    redact = Redactor(certificates.secrets_of(params))
+    said = "cannot connect as ops with pr0xy-pass; token [t0ken-of-the-zone] refused; key k3y, aGVsbG8td29ybGQ"
+    shown = redact(said)
+    for secret in ("pr0xy-pass", "t0ken-of-the-zone", "k3y,", "aGVsbG8td29ybGQ"):
+        assert secret not in shown, shown
+    assert "cannot connect as ops with" in shown
 
 
 def test_debians_units_are_kept_and_added_to():

@@ -97,6 +97,14 @@ def test_no_port_leaves_those_from_before():
     assert hardening.with_ports("Port 22\n", "Port 2222\n") == "Port 22\n"
 
 
+@pytest.mark.parametrize("port, before, keep, ports", [
+    (0, {22}, 0, "22"), (0, {2222, 22}, 0, "22,2222"), (2222, {22}, 0, "2222"), (2222, {22}, 22, "2222,22"),
+    (22, {22}, 22, "22")])
+def test_a_ban_closes_the_ports_of_sshd(port, before, keep, ports):
+    text = f"[sshd]\nport = {port}\n\n[nginx-limit-req]\nport = http,https\n"
+    assert hardening.with_jail_ports(text, before, keep) == text.replace(f"port = {port}\n", f"port = {ports}\n")
+
+
 def test_algorithms_that_are_not_known_are_left_out():
     text = "Ciphers new,old\nKexAlgorithms a\nPermitRootLogin no\n"
     known = {"Ciphers": ["old"], "KexAlgorithms": ["a"]}
@@ -203,7 +211,9 @@ def test_the_answer_is_the_last_line():
     ({"hardening_ssh": {"allow_users": ["two names"]}}, "hardening_ssh.allow_users[0]"),
     ({"hardening_firewall": {"ssh_allow": ["office"]}}, "hardening_firewall.ssh_allow[0]"),
     ({"hardening_firewall": {"tcp": [80, 0]}}, "hardening_firewall.tcp[1]"),
-    ({"hardening_firewall": {"ssh_rate": 0}}, "hardening_firewall.ssh_rate"),
+    ({"hardening_ssh": {"max_startups_per_source": 0}}, "hardening_ssh.max_startups_per_source"),
+    ({"hardening_fail2ban": {"bantime_max": 60}}, "hardening_fail2ban.bantime_max"),
+    ({"hardening_proxies": ["balancer"]}, "hardening_proxies[0]"),
     ({"hardening_fail2ban": {"ignore": ["10.0.0.0/99"]}}, "hardening_fail2ban.ignore[0]"),
     ({"hardening_updates": {"reboot_time": "4 am"}}, "hardening_updates.reboot_time"),
     ({"hardening_modules": {"disabled": ["a b"]}}, "hardening_modules.disabled[0]"),

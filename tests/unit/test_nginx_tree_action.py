@@ -197,6 +197,100 @@ def test_a_place_with_a_limit_of_its_own_has_the_clients_too(own, most):
     assert ("limit_conn client_network 7;" in texts["sites-available/shop.conf"]) is bool(most and own)
 
 
+def blocks(text):
+    """The locations of a site's own server: {name: directives, those of nested ones included}."""
+    found, name, depth = {}, None, 0
+    for line in lines(text.rpartition("listen 443")[2]):
+        if line.startswith("location ") and not depth:
+            name, depth = line[len("location "):-2], 1
+            found[name] = []
+            continue
+        if depth:
+            depth += line.endswith("{") - (line == "}")
+            found[name].append(line)
+    return found
+
+
+USERS = {"auth_basic": "Members", "auth_basic_user_file": "/etc/u"}
+
+
+@pytest.mark.parametrize("given", [
+    USERS, {"locations": [{"path": "/", **USERS}]}, {"locations": [{"path": "/x/"}, {"path": "/", **USERS}]}])
+def test_a_password_of_the_site_or_its_root_is_that_of_all_places(given):
+    text = site(**given, docs=True, static=[{"url": "/s/", "directory": "/srv/s"}], redirects=[{"path": "/a", "to": "/b"}])
+    server = lines(text.rpartition("listen 443")[2].partition("location ")[0])
+    assert {'auth_basic "Members";', "auth_basic_user_file /etc/u;", "limit_req zone=auth_basic burst=200 nodelay;"} <= set(server)
+    found = blocks(text)
+    assert "auth_basic off;" not in text
+    assert found["= /a"][0].startswith("try_files ") and not [line for line in found["= /a"] if line.startswith("return")]
+    # where a limit of its own ends what is inherited, this one is repeated
+    limited = blocks(site(**USERS, limit_req=[{"rate": "9r/s"}]))["/"]
+    assert "limit_req zone=auth_basic burst=200 nodelay;" in limited and len([x for x in limited if "limit_req " in x]) == 2
+
+
+def test_a_place_can_be_left_open_and_addresses_are_the_sites_too():
+    text = site(**USERS, allow=["10.0.0.0/8"], locations=[{"path": "= /health", "auth_basic": "off"}])
+    place = blocks(text)["= /health"]
+    assert "auth_basic off;" in place and "limit_req zone=no_limit;" in place
+    server = text.rpartition("listen 443")[2].partition("location ")[0]
+    assert "allow 10.0.0.0/8;" in server and "deny all;" in server
+    assert "auth_basic" not in site() and "deny" not in site()
+    assert "zone=auth_basic" not in "".join(render({**SHOP, **USERS}, nginx_auth_basic_limit={"rate": ""})[0].values())
+
+
+@pytest.mark.parametrize("directory, follow, said", [
+    ("/srv/a/current/src/x/", "auto", "on from=/srv/a/current/src"),
+    ("/srv/a/previous/src", "auto", "on from=/srv/a/previous/src"),
+    # the app can make a link of `shared` itself
+    ("/srv/a/shared/x/y", "auto", "on from=/srv/a"),
+    ("/srv/a/shared", "none", "on from=/srv/a"),
+    ("/srv/a/shared2/x", "auto", "if_not_owner"),
+    ("/srv/files/static", "auto", "if_not_owner"),
+    ("/srv/files/static/", "none", "on from=/srv/files/static"),
+    ("/srv/a/current/src/x", "same_owner", "if_not_owner from=/srv/a/current/src"),
+    ("/srv/a/shared/x", "all", "off"),
+])
+def test_links_are_checked_from_where_only_root_can_make_them(directory, follow, said):
+    static = [{"url": "/s/", "directory": directory, "previous": directory, "links": follow}]
+    found = [line for line in lines(site(static=static)) if line.startswith("disable_symlinks")]
+    assert found == [f"disable_symlinks {said};"] * 3
+
+
+def test_a_kept_answer_depends_on_nothing_but_its_key():
+    text = site(locations=[{"path": "/k/", "cache": {"enabled": True, "headers": ["Accept", "X-Own"], "bypass": ["$arg_mine"]},
+                            "extra": "proxy_set_header X-A b;\n  include snippets/proxy.conf;"}])
+    kept, other = blocks(text)["@cached_0"], blocks(text)["/k/"]
+    assert 'proxy_cache_key "$scheme$host$request_uri $http_accept\\n$http_x_own";' in kept
+    sent = {line.split()[1]: line.split()[2][:-1] for line in kept if line.startswith("proxy_set_header")}
+    assert {name: value for name, value in sent.items() if value.startswith("$") and name.startswith(("A", "X-O"))} == {
+        "Accept": "$http_accept", "X-Own": "$http_x_own"}
+    assert "$remote_addr" not in " ".join(kept) and "$safe_request_id" not in " ".join(sent.values())
+    assert "proxy_pass_request_headers off;" in kept and "proxy_pass_request_body off;" in kept
+    assert "include snippets/proxy.conf;" in other and "include snippets/proxy.conf;" not in kept
+    assert "proxy_no_cache 1;" in other
+
+
+def test_the_address_of_a_client_is_passed_on_where_it_is_part_of_the_key():
+    text = site(locations=[{"path": "/k/", "cache": {"enabled": True, "headers": ["X-Forwarded-For"]}}])
+    kept = blocks(text)["@cached_0"]
+    assert 'proxy_cache_key "$scheme$host$request_uri $remote_addr";' in kept
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in kept and "proxy_set_header X-Real-IP 233.252.0.1;" in kept
+
+
+def test_a_header_that_is_part_of_the_key_is_no_longer_a_reason_not_to_keep():
+    def condition(**cache):
+        return next(x for x in lines(site(locations=[{"path": "/k/", "cache": {"enabled": True, **cache}}])) if "_cached_0 {" in x)
+
+    assert "${http_x_api_key}" in condition() and "${http_authorization}" in condition()
+    assert "${http_x_api_key}" not in condition(headers=["X-API-Key"])
+
+
+def test_all_that_a_client_sends_has_a_bound_in_the_log():
+    text = render(SHOP)[0]["nginx.conf"]
+    logged = set(re.findall(r"[$](\w+)", text.partition("log_format json")[2].partition("access_log")[0]))
+    assert not [name for name in logged if name.startswith(("http_", "arg_", "cookie_", "request_uri", "request_method", "uri", "host"))]
+
+
 def test_a_site_without_an_application_has_nothing_to_pass_on():
     text = site(upstream={})
     assert "proxy_pass" not in text and "upstream " not in text
@@ -326,7 +420,7 @@ def test_a_file_needs_either_a_template_or_content(project, item):
 
 def test_content_is_sent_as_it_is(project):
     files, _links = send({"files": [{"path": "{a}.conf", "content": "{{ x }}", "origin": "mine"}]})
-    assert files["{a}.conf"] == {"path": "{a}.conf", "content": "{{ x }}", "origin": "mine", "mode": "0644"}
+    assert files["{a}.conf"] == {"path": "{a}.conf", "content": "{{ x }}", "origin": "mine", "mode": "0640"}
 
 
 def test_variables_of_one_file_are_its_own(project, monkeypatch):

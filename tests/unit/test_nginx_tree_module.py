@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import fcntl
+import grp
+import hashlib
 import os
 import shutil
 import subprocess
@@ -42,10 +44,12 @@ class Host:
         (self.root / "mime.types").write_text("types")
         (self.root / "nginx.conf").write_text("the distribution's")
         (self.root / "sites-enabled" / "default").symlink_to("../mime.types")
+        self.packaged = {name: hashlib.md5((self.root / name).read_bytes()).hexdigest()  # noqa: S324 - as dpkg has it
+                         for name in ("mime.types", "nginx.conf")}
         binary = folder / "sbin-nginx"
         binary.touch(0o755)
         self.params = {
-            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep",
+            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep", "group": "",
             "root": str(self.root),
             "manifest": str(folder / "state" / "manifest.json"), "binary": str(binary), "service": "nginx",
             "error_log": str(self.log), "timeout": 0.2,
@@ -74,6 +78,8 @@ class Host:
             return self.nginx(words[1:])
         if words[0] == "systemctl":
             return self.systemctl(words[1])
+        if words[0] == "dpkg-query":
+            return 0, "".join(f" {self.root}/{name} {checksum}\n" for name, checksum in self.packaged.items()), ""
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
@@ -418,12 +424,26 @@ def test_a_server_name_that_nginx_would_ignore_is_refused(host):
 
 @pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
 def test_two_runs_at_once_do_not_mix(host, kind):
-    handle = os.open(host.folder, os.O_RDONLY)
-    fcntl.flock(handle, kind)
-    with pytest.raises(tree.TreeError, match="Another run"):
-        host.run(nginx="new")
-    os.close(handle)
+    host.run(nginx="old")
+    with open(host.folder / "state/lock", encoding="utf-8") as stream:
+        fcntl.flock(stream, kind)
+        with pytest.raises(tree.TreeError, match="Another run"):
+            host.run(nginx="new")
     assert host.run(nginx="new")["changed"]
+
+
+def test_what_any_user_can_lock_keeps_no_run_out(host):
+    """/etc is open to all, and so are locks on it."""
+    for path in (host.folder, host.root):
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+    assert host.run(nginx="new")["changed"]
+    assert (host.folder / "state/lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_prediction_makes_no_lock(host):
+    host.check_mode = True
+    host.run(nginx="new")
+    assert not (host.folder / "state").exists()
 
 
 def test_a_path_given_twice_is_refused(host):
@@ -439,3 +459,151 @@ def test_a_root_that_is_a_link_is_followed(host):
     host.run(nginx="new")
     assert host.root.is_symlink()
     assert (real / "nginx.conf").read_text() == "new"
+
+
+# -- What was there before ---------------------------------------------------------------------------------------------
+
+
+def test_what_somebody_else_has_where_a_file_is_to_be_is_refused_and_stays(host):
+    (host.root / "sites").mkdir()
+    (host.root / "sites" / "shop.conf").write_text("mine")
+    (host.root / "nginx.conf").write_text("the distribution's, and mine")
+    before = host.files()
+    for host.check_mode in (True, False):
+        with pytest.raises(tree.TreeError, match="Files of somebody else") as caught:
+            host.run(nginx="new", sites__shop="shop")
+        assert f"{host.root}/nginx.conf (file, owner " in str(caught.value) and "sites/shop.conf" in str(caught.value)
+        assert "nginx_foreign_files: remove" in str(caught.value)
+    assert host.files() == before and host.commands == []
+
+
+def test_what_somebody_else_has_is_replaced_where_that_is_asked_for(host):
+    (host.root / "nginx.conf").write_text("mine")
+    host.params["foreign"] = "remove"
+    assert host.run(nginx="new")["changed"]
+
+
+@pytest.mark.parametrize("text", ["# Ansible managed\n# Role daoman.fastapi.nginx, nginx_sites[0].\nold", "new"])
+def test_what_an_earlier_run_wrote_is_known_without_its_record(host, text):
+    """Its header tells, or that it is what it should be."""
+    host.run(nginx="new")
+    os.unlink(host.params["manifest"])
+    (host.root / "nginx.conf").write_text(text)
+    host.run(nginx="new")
+    assert (host.root / "nginx.conf").read_text() == "new"
+
+
+def test_a_link_of_somebody_elses_is_refused(host):
+    host.params["links"] = [{"path": "sites-enabled/shop.conf", "target": "../sites/shop.conf"}]
+    (host.root / "sites-enabled" / "shop.conf").symlink_to("/home/me/shop.conf")
+    with pytest.raises(tree.TreeError, match=r"link to /home/me/shop.conf"):
+        host.run(nginx="new", sites__shop="shop")
+
+
+@pytest.mark.parametrize("change, stays", [(None, False), ("# Role daoman.fastapi.nginx, edited\n", False), ("mine", True)])
+def test_a_file_that_replaced_one_of_a_site_that_is_gone_stays(host, change, stays):
+    host.run(nginx="new", sites__shop="shop")
+    path = host.root / "sites" / "shop.conf"
+    if change:
+        path.write_text(change)
+    host.params["included"] = ["sites/*.conf"]
+    result = host.run(nginx="new")
+    assert path.exists() is stays
+    assert result["foreign"] == [str(path)] * stays
+
+
+def test_the_default_site_stays_where_somebody_has_changed_it(host):
+    (host.root / "mime.types").write_text("the default site, mine")
+    host.params["included"] = ["sites-enabled/*"]
+    assert host.run(nginx="new")["foreign"] == [str(host.root / "sites-enabled/default")]
+    host.params["foreign"] = "remove"
+    host.run(nginx="new")
+    assert not (host.root / "sites-enabled" / "default").is_symlink()
+
+
+# -- What nginx would only find out later ------------------------------------------------------------------------------
+
+
+def test_a_file_of_passwords_must_be_there_and_readable(host):
+    users = host.folder / "users"
+    text = f'auth_basic_user_file "{users}";'
+    with pytest.raises(tree.TreeError, match=f"{users}, named by var_nginx.conf as auth_basic_user_file, does not exist"):
+        host.run(nginx=text)
+    host.check_mode = True
+    host.run(nginx=text)
+    assert "does not exist yet" in host.warnings[-1]
+    host.check_mode = False
+    users.write_text("alice:$apr1$x$y\n")
+    users.chmod(0o644)
+    host.run(nginx=text)
+    assert len(host.warnings) == 1
+    users.write_text("alice:$apr1$x$y\nbob:$2y$12$abc\n")
+    host.run(nginx=text)
+    assert "slow hash" in host.warnings[-1]
+
+
+@pytest.mark.parametrize("line", ["access_log {} json;", "server {{ access_log {} json; }}", "error_log {} warn;"])
+def test_a_log_where_others_can_make_links_is_refused(host, line):
+    folder = host.folder / "theirs"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "x").mkdir()
+    with pytest.raises(tree.TreeError, match=f"cannot be a log of nginx: others than root can write in {folder}"):
+        host.run(nginx=line.format(folder / "x" / "a.log"))
+    folder.chmod(0o755)
+    host.run(nginx=line.format(folder / "x" / "a.log"))
+
+
+# -- Secrets -----------------------------------------------------------------------------------------------------------
+
+
+def raw(text):
+    return f"# Role daoman.fastapi.nginx\n# from v\n{text}\n# end of v\nafter token abcdef;"
+
+
+@pytest.mark.parametrize("line, secret, kept", [
+    ('proxy_set_header Authorization "Bearer abc";', "Bearer abc", "proxy_set_header Authorization <hidden "),
+    ("proxy_set_header X-Api-Key abc;", "abc", "X-Api-Key"),
+    ("set $api_token abc;", "abc", "set $api_token "),
+    ('if ($http_x_secret = "abc") {', "abc", "if ($http_x_secret = <hidden "),
+    ('return 200 "token=abc";', "abc", "return 200 <hidden "),
+    ('secure_link_md5 "$secure_link_expires$uri abc";', "abc", "secure_link_md5 "),
+    ('map $http_x_api_key $who {\n"abc" alice;\ndefault "";\n}', "abc", 'default "";'),
+    ('map $http_authorization $ok { "Basic abc" 1; }', "Basic abc", "1; }"),
+    ("proxy_pass http://user:abc@host/;", "abc", "proxy_pass http://user:<hidden "),
+    ("set $x k7h3kj4h5kj3h4kj5h3k;", "k7h3kj4h5kj3h4kj5h3k", "set $x "),
+])
+def test_what_looks_like_a_secret_is_not_shown(line, secret, kept):
+    text = tree.hidden(raw(line))
+    assert secret not in text.replace("after token abcdef;", "") and kept in text
+    assert text != tree.hidden(raw(line.replace(secret, secret + "0"))), "a change is seen"
+    assert text == tree.hidden(raw(line))
+
+
+@pytest.mark.parametrize("line", [
+    "server_tokens off;", "location = /login { return 302 /welcome; }", "proxy_set_header X-Forwarded-Proto $scheme;",
+    "listen 127.0.0.1:8443 ssl;", "# token: abc", "proxy_set_header Authorization $http_authorization;",
+    "ssl_certificate tls/shop/fullchain.pem;", "include snippets/proxy.conf;", "proxy_pass http://10.0.0.1:8080/x;"])
+def test_what_is_none_is_shown(line):
+    assert tree.hidden(raw(line)) == raw(line)
+
+
+def test_a_diff_and_a_refusal_show_no_secret(host):
+    host.run(nginx="old")
+    text = raw('set $secret "hunter2";\nBROKEN')
+    with pytest.raises(tree.TreeError) as caught:
+        host.run(nginx=text)
+    assert "set $secret" in str(caught.value) and "hunter2" not in str(caught.value)
+    result = host.run(nginx=text.replace("BROKEN", ""))
+    assert "hunter2" not in str(result) and "<hidden " in str(result["diff"])
+
+
+def test_files_are_for_root_and_who_reads_logs(host):
+    assert module.ARGUMENTS["files"]["options"]["mode"]["default"] == "0640"
+    assert module.ARGUMENTS["group"]["default"] == "adm"
+    host.params["group"] = "daemon"
+    host.run(nginx="new")
+    assert (host.root / "nginx.conf").stat().st_gid == grp.getgrnam("daemon").gr_gid
+    host.params["group"] = "nobody-of-the-kind"
+    with pytest.raises(tree.TreeError, match="no group 'nobody-of-the-kind'"):
+        host.run(nginx="new")

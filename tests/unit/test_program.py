@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.daoman.fastapi.plugins.module_utils import program_files
 from ansible_collections.daoman.fastapi.plugins.modules import program
 
 
 def params(**given):
-    return {"directories": [], "files": [], "secrets": [], "absent": [], **given}
+    return {"directories": [], "folders": [], "files": [], "secrets": [], "absent": [], **given}
 
 
 def file(path, content="x", mode="0644"):
@@ -44,8 +45,7 @@ def test_what_an_older_version_left_is_removed(tmp_path):
     options = params(directories=[{"src": "lib", "dest": str(tmp_path / "lib")}], files=[file(tmp_path / "lib/new.py")])
     changes, gone = program.plan(options)
     assert changes == {}
-    for path in gone:
-        program.remove(path)
+    program.apply(options, changes, gone)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["beside.py", "lib", "lib/new.py"]
     assert program.plan(options) == ({}, [])
 
@@ -86,3 +86,48 @@ def test_the_digest_is_the_same_in_any_order():
 )
 def test_the_digest_tells_of_every_change(files, secrets):
     assert program.digest(files, secrets) != program.digest(FILES, SECRETS)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_directory_is_replaced_as_a_whole(tmp_path, monkeypatch, exchange):
+    """Who reads it all the time finds the files of one version, never of two."""
+    top = tmp_path / "lib" / "package"
+    seen, versions = [], []
+
+    def install(version):
+        files = [file(top / name, version) for name in ("a.py", f"only_{version}.py", "sub/b.py")]
+        options = params(directories=[{"src": "x", "dest": str(top)}], files=files)
+        program.apply(options, *program.plan(options))
+        assert program.plan(options) == ({}, [])
+
+    def look(*_arguments, **_options):
+        if top.is_dir():
+            seen.append({path.read_text() for path in top.rglob("*.py")})
+        versions.append(1)
+
+    real = program_files.tree.write
+    monkeypatch.setattr(program_files.tree, "write", lambda *given: (look(), real(*given), look()))
+    if not exchange:
+        monkeypatch.setattr(program_files.tree, "exchange", lambda *_paths: False)
+    for version in ("one", "two"):
+        install(version)
+    assert len(versions) == 12 and all(len(found) == 1 for found in seen), seen
+    assert sorted(path.name for path in top.rglob("*")) == ["a.py", "b.py", "only_two.py", "sub"]
+    assert [path.name for path in top.parent.iterdir()] == ["package"]
+    assert top.stat().st_mode & 0o7777 == 0o755
+
+
+def test_folders_get_their_permissions_and_keep_what_is_in_them(tmp_path):
+    wide, narrow = tmp_path / "state", tmp_path / "state/deploy"
+    wide.mkdir(mode=0o700)
+    (wide / "kept").write_text("x")
+    folders = [{"path": str(wide), "mode": "0755"}, {"path": str(narrow), "mode": "0700"}]
+    program.make(program.unfit(folders))
+    assert program.unfit(folders) == [] and (wide / "kept").exists()
+    assert [path.stat().st_mode & 0o7777 for path in (wide, narrow)] == [0o755, 0o700]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(OSError, match="x is not a directory"):
+        program.unfit([{"path": str(tmp_path / "x"), "mode": "0755"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import socketserver
 import subprocess
@@ -211,6 +212,16 @@ def test_the_sandbox_is_the_one_asked_for():
     assert "PrivateNetwork" not in service_sections(app())["Service"]
 
 
+def test_an_app_writes_to_the_journal_by_its_output_alone_unless_it_is_told_otherwise():
+    text = units(app(), "www-data")["service"]
+    assert "\nInaccessiblePaths=-/run/systemd/journal\n" in text and "\nSyslogLevelPrefix=no\n" in text
+    assert "\nLogRateLimitIntervalSec=60\nLogRateLimitBurst=2000\n" in text
+    service = {"journal_sockets": True, "log_rate_limit_interval": 5, "log_rate_limit_burst": 0}
+    text = units(app(service=service), "www-data")["service"]
+    assert "InaccessiblePaths" not in text and "\nSyslogLevelPrefix=yes\n" in text
+    assert "\nLogRateLimitIntervalSec=5\nLogRateLimitBurst=0\n" in text
+
+
 def test_the_socket_is_for_nginx():
     socket = socket_sections(app(), "www-data")["Socket"]
     assert (socket["SocketUser"], socket["SocketGroup"], socket["SocketMode"]) == ("shop", "www-data", "0660")
@@ -268,6 +279,48 @@ def test_a_release_that_crashes_is_not_waited_for(instance, monkeypatch):
     monkeypatch.setattr(instance, "properties", lambda *names: {"NRestarts": "1", "ActiveState": "active"})
     with pytest.raises(ReleaseError, match="ended before it answered"):
         instance.wait_ready("shop.example.com", {**HEALTH, "timeout": 60})
+
+
+# -- what an app logs -------------------------------------------------------------------------------------------------
+
+SHAPES = [None, True, 0, -1, 1.5, 10**30, "", "1", [], [1], {}, {"a": []}, float("nan")]
+
+
+def instance_that_logs(monkeypatch, *lines):
+    instance = release_switch.Instance(Layout("shop"), "20260101T000000Z-000000000000", SHELL)
+    monkeypatch.setattr(SHELL, "run", lambda *_arguments, **_options: ("\n".join(lines), 0), raising=False)
+    return instance
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_line_of_an_app_stops_a_deploy_that_counts_what_was_cut(monkeypatch, shape):
+    good = json.dumps({"cut_requests": 2, "cut_websockets": 1})
+    lines = [json.dumps({"cut_requests": shape, "cut_websockets": shape}), json.dumps({"cut_requests": 1})]
+    lines += [json.dumps(shape), json.dumps([{"cut_requests": 1}]), "[" * 100_000, '"cut_requests"']
+    assert instance_that_logs(monkeypatch, *lines, good).cut(0) == {"requests": 2, "websockets": 1}
+
+
+@pytest.mark.parametrize("field", ["message", "event", "msg", "level", "exc_info", "exception", "stack_info"])
+def test_no_line_of_an_app_stops_the_report_of_a_failure(monkeypatch, field):
+    lines = [json.dumps({field: shape}) for shape in SHAPES] + [json.dumps(shape) for shape in SHAPES] + ["[" * 100_000]
+    assert instance_that_logs(monkeypatch, *lines).journal()
+
+
+def test_only_units_of_releases_are_left_over(tmp_path):
+    layout = Layout("shop", root=str(tmp_path))
+    os.makedirs(layout.units)
+    ids = [f"2026010{number}T000000Z-000000000000" for number in (1, 2, 3)]
+    names = [f"shop@{ids[0]}.service", f"shop@{ids[1]}.socket.new", f"shop@{ids[2]}.service"]
+    others = ["shop@tty1.service", "shop@.service", f"shop-b@{ids[0]}.service", "shop.service", f"shop@{ids[0]}.timer"]
+    for name in names + others:
+        (tmp_path / "etc/systemd/system" / name).touch()
+    assert release_switch.strangers(layout, ids[2]) == ids[:2]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "-x", "a/b", "Shop", "shop\n", "a b", "a" * 32, "_shop"])
+def test_a_name_that_is_no_apps_makes_no_paths(name):
+    with pytest.raises(ReleaseError, match="not a valid app name"):
+        Layout(name)
 
 
 # -- defaults ---------------------------------------------------------------------------------------------------------

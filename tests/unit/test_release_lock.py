@@ -1,16 +1,19 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock of an app: who holds it is said, what a killed run left is known for that, and breaking ends its holder."""
+"""The lock of an app: it names its holder, only root can hold it, and breaking it ends its holder alone."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import lock as release_lock
@@ -21,7 +24,8 @@ ME = ("run-1", "me@here", "deploy of v1")
 
 
 @pytest.fixture
-def layout(tmp_path):
+def layout(tmp_path, monkeypatch):
+    monkeypatch.setattr(release_lock, "RENEWAL", str(tmp_path / "renewal"))
     layout = Layout("shop", root=str(tmp_path))
     os.makedirs(layout.base)
     return layout
@@ -88,7 +92,7 @@ def test_a_run_that_is_between_two_steps_keeps_others_out_and_goes_on_itself(lay
         ({"away": "", "held": True}, False),
         ({"away": "", "held": True, "boot": "before"}, False),
         ({"held": True, "until": "2020-01-01T00:00:00Z"}, True),
-        ({"held": True, "until": now(time.time() + 60)}, False),
+        ({"held": True, "until": now(time.time() + 3600)}, False),
     ],
 )
 def test_a_lock_without_a_process_is_stale_unless_its_owner_is_away_for_a_while(change, stale):
@@ -131,5 +135,118 @@ def test_breaking_gives_up_when_the_holder_cannot_be_ended(layout, monkeypatch):
     monkeypatch.setattr(release_lock.time, "monotonic", lambda: next(clock))
     with open(layout.lock, "a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(ReleaseError, match="a run that has not said yet"), Lock(layout).taken(*ME, break_lock=True):
+        with (
+            pytest.raises(ReleaseError, match="a run that has not yet written its name"),
+            Lock(layout).taken(*ME, break_lock=True),
+        ):
             pytest.fail("both have it")
+
+
+# -- other users of the host ------------------------------------------------------------------------------------------
+
+FLOCK = """
+import fcntl, os, sys
+if int(sys.argv[2]):
+    os.setgroups([]), os.setresgid(65534, 65534, 65534), os.setresuid(65534, 65534, 65534)
+stream = open(sys.argv[1])
+fcntl.flock(stream, fcntl.LOCK_SH)
+print("held", flush=True)
+sys.stdin.read()
+"""
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+
+
+@contextmanager
+def flocked(path, other_user):
+    """Another process that holds the file, as nobody or as this user."""
+    command = [sys.executable, "-c", FLOCK, path, str(int(other_user))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        yield it, it.stdout.readline()
+        it.stdin.close()
+
+
+@pytest.fixture
+def open_to_all(layout, tmp_path):
+    """A lock file as releases before 0.3 made it, in directories that everybody may enter."""
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        if path.owner() == pwd.getpwuid(os.geteuid()).pw_name and path != Path("/tmp"):
+            path.chmod(0o755)
+    Path(layout.lock).touch(0o644)
+    Path(layout.lock).chmod(0o644)
+    return layout
+
+
+def test_only_root_can_open_the_lock(layout):
+    before = os.umask(0)
+    try:
+        with Lock(layout).taken(*ME):
+            assert os.stat(layout.lock).st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+    assert os.stat(layout.lock).st_mode & 0o777 == 0o600
+
+
+@as_root
+def test_another_user_cannot_hold_the_lock(layout, open_to_all):
+    with Lock(layout).taken(*ME):
+        pass
+    with flocked(layout.lock, other_user=True) as (other, said):
+        assert said == "" and "PermissionError" in other.stderr.read()
+
+
+@as_root
+def test_what_another_user_holds_since_before_does_not_count(open_to_all):
+    with flocked(open_to_all.lock, other_user=True) as (_other, said):
+        assert said == "held\n"
+        assert Lock(open_to_all).is_free()
+        with Lock(open_to_all).taken(*ME):
+            assert not Lock(open_to_all).is_free()
+            assert os.stat(open_to_all.lock).st_mode & 0o777 == 0o600
+
+
+def test_a_run_of_an_earlier_version_that_goes_on_still_counts(open_to_all):
+    with flocked(open_to_all.lock, other_user=False):
+        assert not Lock(open_to_all).is_free()
+        with pytest.raises(ReleaseError, match="another run is changing it"), Lock(open_to_all).taken(*ME):
+            pytest.fail("both have it")
+
+
+def test_what_an_operator_holds_is_still_held_in_the_new_file(open_to_all):
+    held = {"owner": "ops", "since": now(), "reason": "move", "held": True, "until": "", "away": ""}
+    Path(open_to_all.lock).write_text(json.dumps(held), encoding="utf-8")
+    with pytest.raises(ReleaseError, match="locked by ops"), Lock(open_to_all).taken(*ME):
+        pytest.fail("both have it")
+    assert os.stat(open_to_all.lock).st_mode & 0o777 == 0o600
+    assert Lock(open_to_all).read() == held
+
+
+@pytest.mark.parametrize("pid", [1, "1", None, [], "bystander"])
+def test_breaking_kills_nobody_who_does_not_have_the_lock_open(layout, monkeypatch, pid):
+    clock = iter(range(0, 100, 3))
+    monkeypatch.setattr(release_lock.time, "monotonic", lambda: next(clock))
+    # Never the real one: all processes are children of 1.
+    killed = []
+    monkeypatch.setattr(release_lock, "kill_tree", killed.append)
+    content = {"pid": os.getppid() if pid == "bystander" else pid, "owner": "x", "since": "y", "reason": "z"}
+    with Lock(layout).taken(*ME):
+        Path(layout.lock).write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(ReleaseError, match="is changing it: x since y"), Lock(layout).taken(*ME, break_lock=True):
+            pytest.fail("both have it")
+    assert killed == []
+
+
+def test_a_lock_that_was_removed_with_its_app_is_made_anew(layout, monkeypatch):
+    real, files = release_lock.fcntl.flock, []
+
+    def removed_once(stream, kind):
+        real(stream, kind)
+        files.append(stream)
+        if len(files) == 1:
+            os.unlink(layout.lock)
+
+    monkeypatch.setattr(release_lock.fcntl, "flock", removed_once)
+    with Lock(layout).taken(*ME):
+        assert len(files) == 2
+        assert Lock(layout).read()["owner"] == "me@here"

@@ -62,6 +62,20 @@ def test_each_profile_opens_what_the_one_before_closes():
         assert systemd.SANDBOX.items() <= profile.items()
 
 
+@pytest.mark.parametrize("profile", systemd.PROFILES)
+def test_what_docs_promise_of_every_profile(profile):
+    """That they hold for the units of a host, and what an app then gets at, is for Molecule."""
+    closed = systemd.PROFILES[profile]
+    assert closed["ProtectProc"] == "invisible" and closed["InaccessiblePaths"] == "-/run/dbus"
+    assert closed["TemporaryFileSystem"].startswith("/dev/shm:")
+    assert closed["ProtectSystem"] == "strict" and closed["CapabilityBoundingSet"] == ""
+
+
+def test_an_app_that_needs_d_bus_can_have_it():
+    unit = systemd.render(systemd.apply_profile({"Service": {"InaccessiblePaths": []}}, "network"))
+    assert "InaccessiblePaths" not in unit
+
+
 @pytest.mark.parametrize(
     "value, line",
     [

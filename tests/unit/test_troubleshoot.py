@@ -14,110 +14,12 @@ import pytest
 from fastapi_doctor import judge_apps, judge_nginx, judge_system, parse, report
 from fastapi_doctor.finding import CRITICAL, Finding, exit_code
 from fastapi_doctor.host import DEFAULTS
-from fastapi_doctor.redact import Redactor, env_values, secrets_of
 from fastapi_doctor.show import duration, size
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-LIMITS = DEFAULTS["thresholds"]
-
-# -- secrets ----------------------------------------------------------------------------------------------------------
+from fastapi_host.redact import Redactor
 
 SECRET = "s33dOfTheTest"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"connecting to postgresql://shop:{SECRET}@db.example.com/shop",
-        f"redis://:{SECRET}@cache:6379/0",
-        f"https://{SECRET}@git.example.com/shop.git",
-        f"Authorization: Bearer {SECRET}",
-        f"authorization: Basic {SECRET}==",
-        f"headers={{'Authorization': 'Token {SECRET}'}}",
-        f"[(b'authorization', b'Bearer {SECRET}')]",
-        f"Cookie: session={SECRET}; theme=dark",
-        f"Set-Cookie: id={SECRET}; HttpOnly",
-        f"password={SECRET}",
-        f'{{"api_key": "{SECRET}"}}',
-        f"DB_PASSWORD: '{SECRET} with blanks'",
-        f"GET /reset?token={SECRET}&user=1",
-        f"GET /s3?X-Amz-Signature={SECRET}",
-        f"the client_secret is {SECRET}",
-        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0." + SECRET,
-        f"https://hooks.slack.com/services/T0/B0/{SECRET}",
-        f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----",
-        f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET} and cut off",
-        f"ghp_{SECRET}{SECRET}",
-    ],
-)
-def test_what_looks_like_a_secret_is_hidden(text):
-    assert SECRET not in Redactor()(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "GET /items/7 was answered 200 in 0.012 s",
-        "/srv/shop/releases/20260131T101500Z-3f9a1c0b7d2e/env",
-        "https://shop.example.com/docs?page=2",
-        "worker timeout (pid:12)",
-        "unix:/srv/shop/live.sock",
-        "ssh deploy@app1.example.com",
-        "openssl x509 -noout -subject",
-    ],
-)
-def test_what_is_no_secret_stays(text):
-    assert Redactor()(text) == text
-
-
-def test_values_of_the_environment_are_hidden_in_every_form():
-    value = 'p/w "q" ä\nsecond line'
-    assert "a%2Fb%26c" in secrets_of({"X": "a/b&c"})
-    redact = Redactor(secrets_of({"DB_PASSWORD": value, "PAY": "postgresql://u:p%40ssw0rd@h/d"}))
-    for text in (
-        value,
-        json.dumps({"x": value}),
-        repr(value),
-        "p/w%20%22q%22%20%C3%A4%0Asecond%20line",
-        "second line",
-        "p@ssw0rd",
-    ):
-        hidden = redact(text)
-        assert "second line" not in hidden and "p/w" not in hidden and "ssw0rd" not in hidden, text
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("DEBUG", "true"),
-        ("PORT", "8000"),
-        ("HOST", "shop.example.com"),
-        ("LEVEL", "INFO"),
-        ("HOSTS", "shop.example.com,localhost"),
-    ],
-)
-def test_settings_that_are_no_secrets_stay_readable(name, value):
-    assert secrets_of({name: value}, ["shop.example.com"]) == {}
-
-
-def test_a_secret_by_its_name_is_one_whatever_its_value():
-    assert secrets_of({"PIN_SECRET": "1234"}) == {"1234": "<PIN_SECRET>"}
-
-
-def test_the_longer_secret_is_hidden_first():
-    assert Redactor({"abcd": "<A>", "abcdefgh": "<B>"})("abcdefgh") == "<B>"
-
-
-def test_all_strings_of_a_report_are_redacted():
-    assert Redactor({SECRET: "<X>"})({"a": [{"b": SECRET}, (SECRET, 1, None)]}) == {
-        "a": [{"b": "<X>"}, ["<X>", 1, None]]
-    }
-
-
-def test_an_environment_file_is_read_as_systemd_reads_it():
-    text = 'A="a \\"b\\" \\$c"\nB="two\nlines"\nC=plain\nD=\'single\'\n# E=comment\n'
-    assert env_values(text) == {"A": 'a "b" $c', "B": "two\nlines", "C": "plain", "D": "single"}
-
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIMITS = DEFAULTS["thresholds"]
 
 # -- what tools say ---------------------------------------------------------------------------------------------------
 
@@ -314,7 +216,7 @@ def test_the_journal_of_an_app_is_counted():
         entry('{"level": "ERROR", "message": "Worker (pid:9) was sent SIGABRT!"}'),
         entry('{"level": "INFO", "message": "Worker (pid:9) was sent SIGTERM!"}'),
         entry('{"level": "INFO", "message": "Worker (pid:9) exited with code 0"}'),
-        entry("Out of memory", MESSAGE_ID=parse.OOM_MESSAGE_IDS[0]),
+        entry("Out of memory", MESSAGE_ID=parse.OOM_MESSAGE_IDS[0], _PID="1"),
         "no json",
     )
     assert (found["timeouts"], found["crashes"], found["oom_kills"]) == (1, 2, 1)
@@ -333,7 +235,32 @@ def test_a_lowercase_key_error_is_no_missing_variable():
 
 
 def test_bytes_in_the_journal_are_read():
-    assert parse.journal(json.dumps({"MESSAGE": [104, 105, 255]}))[0]["message"] == "hi\ufffd"
+    assert parse.journal(json.dumps({"MESSAGE": [104, 105, 255]}))[0]["message"] == "hi\udcff"
+
+
+def test_an_app_cannot_speak_for_systemd_or_another_unit():
+    forged = entry("x", UNIT="nginx.service", MESSAGE_ID=parse.OOM_MESSAGE_IDS[0], SYSLOG_IDENTIFIER="systemd",
+                   _COMM="app", _PID="77")
+    (found,) = parse.journal(forged)
+    assert (found["unit"], found["source"], found["id"]) == ("shop@1.service", "app", "")
+    (real,) = parse.journal(entry("x", UNIT="shop@1.service", _SYSTEMD_UNIT="init.scope", _PID="1"))
+    assert real["unit"] == "shop@1.service"
+
+
+@pytest.mark.parametrize("fields", [
+    {"MESSAGE": ["one", "two"]}, {"MESSAGE": [300, -1]}, {"MESSAGE": [[1], {}]}, {"MESSAGE": None}, {"MESSAGE": []},
+    {"UNIT": ["a", "b"], "_PID": "1"}, {"PRIORITY": ["3", "4"]}, {"PRIORITY": "9" * 5000}, {"MESSAGE_ID": {"a": 1}},
+    {"MESSAGE": '{"a":' * 900}, {"MESSAGE": '{"message": {"a": [1]}, "exc_info": [1], "level": {}}'},
+    {"MESSAGE": '{"message": ' + "9" * 4000 + "}"}, {"__REALTIME_TIMESTAMP": ["1"]},
+])
+def test_no_entry_of_an_app_stops_the_reader(fields):
+    assert len(said(entry("x"), json.dumps({**json.loads(entry("y")), **fields}), "[1]", '"x"', "1")["errors"]) <= 1
+
+
+def test_paths_of_a_configuration_are_found():
+    text = "pid /run/nginx.pid;\naccess_log '/var/log/nginx/a b.log' x;\nlisten unix:/run/nginx/x.sock;\n" \
+        "alias /srv/$1/x/; proxy_pass http://unix:/srv/shop/live.sock:/x;"
+    assert {"/run/nginx.pid", "/run/nginx/x.sock", "/srv/shop/live.sock"} <= parse.paths(text)
 
 
 # -- the firewall -----------------------------------------------------------------------------------------------------

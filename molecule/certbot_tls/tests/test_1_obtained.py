@@ -48,6 +48,16 @@ def test_only_root_reads_keys_and_credentials(host, path, mode):
     assert (file.user, file.group, file.mode) == ("root", "root", mode)
 
 
+def test_certbots_environment_is_only_where_root_looks(host):
+    secret = "s33d-of-the-environment"
+    assert secret in host.file("/etc/letsencrypt/fastapi.env").content_string
+    journal = host.check_output("journalctl --no-pager --output=cat")
+    assert "Invoked with certificates=" in journal and secret not in journal
+    assert secret not in host.check_output("systemctl show certbot.service certbot.timer")
+    found = host.run(f"grep -rlI -- {secret} /etc /run /tmp /usr/local /var/lib /var/log --exclude-dir=journal")
+    assert found.stdout.split() == ["/etc/letsencrypt/fastapi.env"], found.stdout
+
+
 def test_hosts_behind_one_name_have_keys_of_their_own(fleet):
     keys = fleet.on_all(
         lambda _name, host: host.check_output("openssl x509 -noout -pubkey -in /etc/nginx/tls/both/fullchain.pem")

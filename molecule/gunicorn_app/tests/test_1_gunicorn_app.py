@@ -26,11 +26,14 @@ PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
         ("shared", "tiny", "tiny", 0o750),
         ("current/env", "root", "root", 0o600),
         ("current/manifest.json", "root", "root", 0o600),
-        ("current/gunicorn.conf.py", "root", "root", 0o644),
-        ("current/start.sh", "root", "root", 0o755),
+        ("current/gunicorn.conf.py", "root", "tiny", 0o640),
+        ("current/lib/fastapi_worker.py", "root", "tiny", 0o640),
+        ("current/start.sh", "root", "tiny", 0o750),
         ("current/src/main.py", "root", "tiny", 0o640),
         ("current/src/static/site.css", "root", "tiny", 0o644),
-        ("current/venv/bin", "root", "root", 0o755),
+        ("current/venv/bin", "root", "tiny", 0o750),
+        ("venvs", "root", "tiny", 0o751),
+        ("build/fetched", "_tiny", "_tiny", 0o700),
     ],
 )
 def test_a_release_is_roots_and_secrets_are_closed(host, path, owner, group, mode):

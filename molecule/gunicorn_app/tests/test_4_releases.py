@@ -60,7 +60,7 @@ def test_what_a_build_is_given_reaches_neither_the_app_nor_its_hooks(host, tiny)
             "build_env": {"PROXY_HINT": "plain"},
             "build_secrets": {"UV_INDEX_PRIVATE_PASSWORD": "index-s3cret"},
             "hooks": {
-                "after_build": ["env > seen-by-build-hook"],
+                "after_build": ["env > seen-by-build-hook", "python -c 'import fastapi'"],
                 "migrate": ["env > /srv/tiny/shared/seen-by-migrate"],
             },
         },

@@ -152,19 +152,29 @@ class Fleet:
     def outcome(self, host: str) -> dict:
         return json.loads(self.output(host, f"cat {STATE}/outcome.json"))
 
-    def gets_in(self, host: str, port: int = 22) -> bool:
-        """Whether the operator does, with a connection of their own, and becomes root."""
+    def copy(self, host: str, name: str, path: str) -> None:
+        """A file of the scenario, for anybody to read."""
+        done = subprocess.run(["docker", "exec", "-i", host, "sh", "-c", f"umask 022; cat >{path}"], check=False,
+                              input=(SCENARIO / "files" / name).read_bytes(), capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+    def ssh(self, host: str, script: str, port: int = 22) -> str:
+        """What a command of the operator prints, over a connection of its own; nothing where there is none."""
         command = [
             "ssh", "-F", "none", "-o", f"UserKnownHostsFile={KEYS}/known_hosts", "-o", f"HostKeyAlias={host}",
             "-o", "ConnectTimeout=3", "-o", "BatchMode=yes", "-i", str(KEYS / "key"), "-p", str(port),
-            f"operator@{self.address(host)}", "sudo -n id -un"]
+            f"operator@{self.address(host)}", script]
         try:
             # One that is cut while it is made hangs until it is no longer.
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                                   timeout=8)
         except subprocess.TimeoutExpired:
-            return False
-        return done.stdout.strip() == "root"
+            return ""
+        return done.stdout
+
+    def gets_in(self, host: str, port: int = 22) -> bool:
+        """Whether the operator does, and becomes root."""
+        return self.ssh(host, "sudo -n id -un", port).strip() == "root"
 
 
 def each(function) -> list:

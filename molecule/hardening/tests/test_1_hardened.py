@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from conftest import HOSTS, until
+from conftest import HOSTS, each, until
 
 SHOP = "curl --silent --show-error --insecure --resolve shop.example.com:443:127.0.0.1 https://shop.example.com"
 
@@ -68,11 +68,57 @@ def test_fail2ban_bans_for_real(host, probe, fleet):
                 break
             time.sleep(0.25)
         assert own in host.check_output("fail2ban-client get sshd banip")
-        assert not probe.reaches(address, 22)
-        assert not probe.reaches(address, 443)
+        # The port of that service and no other: an office has one address.
+        assert [port for port in (22, 80, 443) if probe.reaches(address, port)] == [80, 443]
     finally:
         host.run(f"fail2ban-client set sshd unbanip {own}")
     assert probe.reaches(address, 22)
+
+
+def test_nobody_gets_others_banned(host, probe, fleet):
+    """Lines as sshd writes them, of a process with its name: an app's, and a user's whose session is in ssh.service."""
+    address, own = fleet.address(host.backend.hostname), fleet.address("fastapi-hardening-probe")
+    host.check_output("mkdir -p /opt/forger; cp /usr/bin/python3 /opt/forger/sshd")
+    fleet.copy(host.backend.hostname, "forge.py", "/opt/forger/forge.py")
+    begun = host.check_output("wc --bytes </var/log/fail2ban.log")
+
+    def read():
+        """Whether fail2ban has read a login that failed later: the journal is in order."""
+        probe.run(f"timeout 5 ssh -o BatchMode=yes -o StrictHostKeyChecking=no nobody@{address} true")
+        return f"Found {own}" in host.check_output(f"tail --bytes=+{begun} /var/log/fail2ban.log")
+
+    try:
+        forge = "/opt/forger/sshd /opt/forger/forge.py"
+        host.check_output(f"systemd-run --quiet --wait --property=User=nobody {forge} 192.0.2.66")
+        fleet.ssh(host.backend.hostname, f"{forge} 192.0.2.67")
+        assert "ssh.service" in host.check_output("journalctl --no-pager --output=export | grep --before-context=40 "
+                                                  "'MESSAGE=.*from 192.0.2.67' | grep _SYSTEMD_UNIT")
+        until(read, 40)
+        assert "192.0.2.6" not in host.check_output(f"tail --bytes=+{begun} /var/log/fail2ban.log")
+    finally:
+        host.run(f"rm -r /opt/forger; fail2ban-client unban 192.0.2.66 192.0.2.67 {own}")
+
+
+def test_the_host_does_not_ban_itself(host):
+    """An app asks sshd and nginx in the host's own name. This address is one that no name leads to."""
+    host.check_output("ip address add 192.0.2.9/32 dev lo")
+    try:
+        host.check_output("for _ in $(seq 8); do ssh -b 192.0.2.9 -o BatchMode=yes -o StrictHostKeyChecking=no "
+                          "-o UserKnownHostsFile=/dev/null nobody@192.0.2.9 true; done 2>/dev/null; true")
+        until(lambda: "Ignore 192.0.2.9 by command" in host.file("/var/log/fail2ban.log").content_string, 20)
+        assert "192.0.2.9" not in host.check_output("fail2ban-client get sshd banip")
+    finally:
+        host.run("ip address del 192.0.2.9/32 dev lo; fail2ban-client unban 192.0.2.9")
+
+
+def test_connections_in_the_operators_name_do_not_shut_the_operator_out(host, probe, fleet):
+    """Anybody can write any address on a packet that asks for a connection."""
+    address = fleet.address(host.backend.hostname)
+    operator = host.check_output("ip -4 route show default").split()[2]
+    fleet.copy("fastapi-hardening-probe", "syn.py", "/root/syn.py")
+    probe.run(f"rm -f /root/sending; python3 /root/syn.py {operator} {address} 22 8 >/root/log 2>&1 &")
+    until(lambda: probe.run("test -e /root/sending").returncode == 0, 5)
+    assert fleet.gets_in(host.backend.hostname)
 
 
 def test_fail2ban_watches_the_logs_of_nginx(host):
@@ -244,6 +290,20 @@ def test_what_a_container_cannot_do_is_said(fleet):
     said = fleet.hardened()
     assert said.count("skipped: sysctl: ") == said.count("time: a container has its host's clock") == len(HOSTS), said
     assert said.count("changed=0") == len(HOSTS)
+
+
+def test_a_site_goes_into_maintenance(fleet):
+    """Also on a host where the directory of others' states was closed, as one with a deploy user once was."""
+    code = f"{SHOP}/health/ready --output /dev/null --write-out '%{{http_code}}'"
+    fleet.output(HOSTS[0], "chmod 0700 /var/lib/fastapi")
+    try:
+        done = fleet.play("daoman.fastapi.maintenance", {"app": "shop"})
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert each(lambda host: fleet.output(host, code)) == ["503", "503"]
+    finally:
+        done = fleet.play("daoman.fastapi.maintenance", {"app": "shop", "maintenance": False})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert each(lambda host: fleet.output(host, code)) == ["200", "200"]
 
 
 def test_a_deploy_works_over_the_hardened_connection(fleet):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -101,6 +102,46 @@ def test_it_opens_no_file_for_writing(doctor):
     harmless = re.compile(r'"/dev/(null|tty)"|= -1 ')
     assert [line for line in lines if writes.search(line) and not harmless.search(line)] == []
     assert any(writes.search(line) for line in trace.splitlines()), "nothing was seen of nginx's test either"
+
+
+# What an app can make in its runtime directory, somebody else's directory that looks like an app, and an entry of the
+# journal with fields that only systemd may set, a field that is there twice, and a sequence for terminals.
+HOSTILE = r"""
+as() { setpriv --reuid=shop --regid=shop --clear-groups "$@"; }
+top=/run/shop/$id
+as mkdir -p "$top/x /etc/made-by-an-app" "$top/"$'a\nb' "$top/*" "$top/-rf"
+as mkfifo "$top/fifo"
+as ln -s /etc/shadow "$top/link"
+somebody=/srv/somebody
+mkdir -p $somebody/releases/20260101T000000Z-0123456789ab
+mkfifo $somebody/history.jsonl $somebody/.lock $somebody/releases/20260101T000000Z-0123456789ab/manifest.json
+ln -s /run/somebody/20260101T000000Z-0123456789ab.sock $somebody/live.sock
+as python3 - <<'END'
+import socket
+sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sender.connect("/run/systemd/journal/socket")
+sender.send(b"MESSAGE=forged \x1b]0;title\x07\nMESSAGE=twice\nUNIT=nginx.service\nUNIT=ssh.service\nPRIORITY=3\n"
+            b"SYSLOG_IDENTIFIER=kernel\nMESSAGE_ID=fe6faa94e7774663a0da52717891d8ef\n")
+END
+sleep 1.1
+"""
+
+
+def test_an_app_neither_blocks_nor_misleads_nor_moves_it(doctor):
+    begun = time.time()
+    made = doctor.shell(HOSTILE)
+    assert made.rc == 0, made
+    try:
+        found = doctor.diagnose(since=begun, text=True)
+    finally:
+        doctor.shell("rm -rf /run/shop/$id/* /srv/somebody")
+    assert found.findings == {} and found.seconds < 10, found
+    assert not doctor.host.file("/etc/made-by-an-app").exists
+    facts = json.loads(found.output)["facts"]
+    assert [app["name"] for app in facts["apps"]] == ["shop"] and facts["failed"] == {}
+    (forged,) = [item for item in facts["journal"]["errors"] if "forged" in item["text"]]
+    assert "nginx" not in forged["from"] and "ssh" not in forged["from"] and forged["from"] != "kernel"
+    assert "\\x1b]0;title\\x07" in forged["text"] and "\x1b" not in found.text + found.output
 
 
 def test_an_app_that_sleeps_is_not_woken(doctor):

@@ -47,10 +47,17 @@ def test_what_is_switched_off_is_removed(host, off):
         "/etc/fastapi/resources.json",
         "/etc/fastapi/credentials",
         "/etc/systemd/system/fastapi-resources.service",
+        "/usr/local/lib/fastapi/local",
+        "/etc/fastapi/local-services.json",
+        "/etc/systemd/system/fastapi-local.service",
         "/run/fastapi-resources",
     ):
         assert not host.file(path).exists, path
     assert host.run("systemctl is-active fastapi-resources.service").stdout.strip() == "inactive"
+
+
+def test_rules_for_local_services_that_are_gone_are_gone(host, off):
+    assert "fastapi_local" not in host.check_output("nft list tables")
 
 
 def test_exporters_that_are_switched_off_do_not_listen(host, off):

@@ -70,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     do_TRACE = do_CONNECT = do_GET
+    do_DELETE = do_POST
 
     def echo(self):
         self.answer(200, json.dumps({

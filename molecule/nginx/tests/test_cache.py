@@ -39,7 +39,8 @@ def test_elsewhere_nothing_is_kept(ask, path):
     assert not ask(path).all("X-Cache-Status")
 
 
-PRIVATE = [("Authorization: Bearer x",), ("Cookie: session=x",), ("X-API-Key: x",)]
+# Those that usual names of credentials make private, and the two that the location names itself.
+PRIVATE = [("Authorization: Bearer x",), ("Cookie: session=x",), ("X-API-Key: x",), ("X-Auth-Token: x",), ("X-Mine: 0",)]
 
 
 @pytest.mark.parametrize("header", PRIVATE, ids=lambda header: header[0].partition(":")[0])
@@ -66,6 +67,102 @@ def test_who_asks_in_person_does_not_get_what_was_kept(ask, path, header):
 def test_an_answer_that_is_private_is_not_kept(ask, path, header):
     path += "&header=" + header.replace(" ", "%20")
     assert cached(ask(path))[1] != cached(ask(path))[1]
+
+
+def seen(response) -> dict[str, str]:
+    """The headers with which a request reached the application."""
+    return {name: value for name, value in response.json()["headers"] if name != "connection"}
+
+
+OF_NGINX = {"host": "cached.example.com", "x-forwarded-proto": "https", "x-forwarded-host": "cached.example.com",
+            "x-forwarded-port": "443", "x-real-ip": "233.252.0.1", "x-forwarded-for": "233.252.0.1"}
+
+
+def test_what_is_not_part_of_the_key_does_not_reach_the_application(ask):
+    """The API key in a header of any name, what a browser tells of itself, and who asks: all would be others' to read."""
+    headers = ["X-My-Key: mine", "Accept: text/html", "Accept-Language: de", "Accept-Encoding: gzip", "Origin: https://evil.test",
+               "User-Agent: mine", "Referer: https://mine.test", "Range: bytes=0-3", "Content-Type: application/x-mine",
+               "X-Request-ID: mine-mine-mine", "X-Forwarded-Host: evil.test", "X-Forwarded-Prefix: /mine", "If-None-Match: x"]
+    path = f"/kept/{time.time_ns()}"
+    answer = ask(path, *(word for header in headers for word in ("--header", header)), "--interface", "127.0.9.9")
+    found = seen(answer)
+    assert "mine" not in found.pop("x-request-id")
+    assert found == OF_NGINX
+
+
+def test_headers_that_are_part_of_the_key_do(ask):
+    path = f"/asked/reply?{time.time_ns()}&header=Cache-Control:max-age%3D60"
+    words = {"Accept": "text/html", "Accept-Language": "de", "Origin": "https://shop.test"}
+    one = [word for name, value in words.items() for word in ("--header", f"{name}: {value}")]
+    first = cached(ask(path, *one))
+    assert first[0] == "MISS" and cached(ask(path, *one)) == ("HIT", first[1])
+    for name in words:
+        assert cached(ask(path, *one, "--header", f"{name}: other"))[0] == "MISS"
+    # not to be had by writing two of them into one
+    assert cached(ask(path, *one[:2], "--header", "Accept-Language: de\thttps://shop.test", "--header", "Origin:"))[0] == "MISS"
+    found = seen(ask(f"/asked/{time.time_ns()}", *one))
+    assert {name: found[name.lower()] for name in words} == words
+    assert ask(f"/asked/{time.time_ns()}", *one).json()["headers"] != ask(f"/asked/{time.time_ns()}").json()["headers"]
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--request", "POST", "--data", "x"), ("--request", "GET", "--data", "x"), ("--header", "Cookie: x=y"),
+    ("--header", "Transfer-Encoding: chunked", "--request", "GET", "--data", "x"), ("--request", "DELETE"),
+])
+def test_who_asks_in_person_or_for_a_change_is_seen_whole(ask, arguments):
+    path = f"/kept/{time.time_ns()}"
+    answer = ask(path, *arguments, "--header", "X-My-Key: mine", "--header", "Accept-Language: de", "--interface", "127.0.9.9",
+                 "--header", "X-Request-ID: mine-mine-mine", "--http1.1")
+    found = seen(answer)
+    assert (found["x-my-key"], found["accept-language"], found["x-real-ip"], found["x-request-id"]) == (
+        "mine", "de", "127.0.9.9", "mine-mine-mine")
+    assert "mine" not in ask(path).text, "and it is nobody else's"
+
+
+def test_a_body_that_does_not_say_its_length_does_not_make_an_answer_for_others(nginx, ask, path):
+    """Over HTTP/2 a body needs no length."""
+    nginx.curl(CACHED + path, "--http2", "--request", "GET", "--header", "Content-Length:", "--data-binary", "evil", trust="spread")
+    assert "evil" not in ask(path).text
+
+
+def test_clients_at_other_addresses_get_the_same(ask, path):
+    kept = cached(ask(path, "--interface", "127.0.9.9"))[1]
+    assert cached(ask(path, "--interface", "127.0.8.8")) == ("HIT", kept)
+
+
+def test_the_applications_vary_is_minded(ask, path):
+    """Also of a header that it is not given: one answer too many, and none that is another's."""
+    path += "&header=Vary:X-My-Key"
+    assert cached(ask(path, "--header", "X-My-Key: one"))[0] == "MISS"
+    assert cached(ask(path, "--header", "X-My-Key: two"))[0] == "MISS"
+
+
+def test_parts_and_heads_of_an_answer_are_made_of_the_whole(nginx, ask, path):
+    path += "&header=Accept-Ranges:bytes"
+    assert len(ask(path, "--range", "0-3").text) in (4, 20)
+    assert len(cached(ask(path))[1]) == 20
+    head = path + "&head"
+    assert ask(head, "--head").status == 200
+    assert len(ask(head).text) == 20
+
+
+def test_websockets_work_beside_a_cache(nginx):
+    words = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA=="]
+    headers = [word for header in words for word in ("--header", header)]
+    answer = nginx.curl(f"{CACHED}/kept/socket", "--include", "--http1.1", "--max-time", "1", *headers, trust="spread")
+    assert answer.stdout.startswith("HTTP/1.1 101 ")
+
+
+def test_errors_beside_a_cache_are_nginxs_own_pages(nginx, ask):
+    """It goes through two places, and a page of the second is found from there."""
+    nginx.host.check_output("systemctl stop backend@a")
+    try:
+        response = ask(f"/kept/{time.time_ns()}", "--header", "Accept: text/html")
+        assert response.status == 502 and "Bad Gateway" in response.text
+        assert response["X-Frame-Options"] == "DENY"
+    finally:
+        nginx.host.check_output("systemctl start backend@a")
+        nginx.host.check_output("until curl -s -o /dev/null --unix-socket /run/a.sock http://x/; do sleep 0.1; done")
 
 
 def test_without_a_time_only_what_the_application_allows_is_kept(ask, path):

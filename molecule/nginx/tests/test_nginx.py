@@ -377,6 +377,31 @@ def test_the_log_has_one_json_object_for_each_request(nginx):
     assert float(line["upstream_response_time"]) >= 0
 
 
+def test_what_a_client_sends_has_a_bound_in_the_log(nginx, measured):
+    """A control character is six bytes of JSON: 24 kB of request were 100 kB of log. What is said before them stays."""
+    request_id = f"log-test-{time.time_ns()}"
+    code = (
+        "import socket, ssl\n"
+        "raw = socket.create_connection(('127.0.0.1', 443))\n"
+        "stream = ssl._create_unverified_context().wrap_socket(raw, server_hostname='shop.example.com')\n"
+        "junk = b'\\x01' * 7900\n"
+        "stream.sendall(b'GET /path?' + b'\"' * 7900 + b' HTTP/1.1\\r\\nHost: shop.example.com\\r\\nConnection: close\\r\\n'\n"
+        f"               b'X-Request-ID: {request_id}\\r\\nReferer: before' + junk + b'\\r\\nUser-Agent: agent' + junk + b'\\r\\n\\r\\n')\n"
+        "stream.recv(10)\n")
+    nginx.python(code)
+    line = log_line(nginx, request_id)
+    size = int(nginx.host.check_output(f"grep -a {request_id} /var/log/nginx/shop.access.log | wc -c"))
+    measured(f"a request of 24 kB is {size} bytes of log")
+    assert (line["referer"], line["user_agent"]) == ("before...", "agent...")
+    assert line["uri"] == '/path?' + '"' * 1018 + "..." and size < 4000
+
+
+def test_a_method_has_a_bound_in_the_log(nginx):
+    request_id = f"log-test-{time.time_ns()}"
+    nginx.ask(SHOP, "--http1.1", "--request", "X" * 5000, "--header", f"X-Request-ID: {request_id}")
+    assert log_line(nginx, request_id)["method"] == "X" * 32 + "..."
+
+
 def test_an_application_that_is_down_shows_in_the_log(nginx):
     request_id = f"log-test-{time.time_ns()}"
     nginx.ask("https://dead.example.com/", "--header", f"X-Request-ID: {request_id}", trust="dead")

@@ -139,7 +139,7 @@ class Build:
         if is_roots(self.complete) and is_roots(self.venv):
             return self.venv
         remove(self.venv)
-        builder = pwd.getpwnam(self.layout.builder)
+        builder = pwd.getpwnam(self.layout.build_account)
         os.mkdir(self.venv, 0o700)
         os.chown(self.venv, builder.pw_uid, builder.pw_gid)
         try:

@@ -75,15 +75,17 @@ class Cage:
 
     # -- the two kinds
 
-    def build(self, argv, phase, message, cwd="/", env=None, writable=(), readable=(), **options):
+    def build(self, argv, phase, message, cwd="/", env=None, writable=(), readable=(), packages=False, **options):
         """Run a command of a build as the build account.
 
         :arg writable: paths that it may write beside its own /tmp
+        :arg packages: whether it may read the virtual environment, which is closed to all but the app's group
         """
         limits = self.limits
         service = {
-            "User": self.layout.builder,
-            "Group": self.layout.builder,
+            "User": self.layout.build_account,
+            "Group": self.layout.build_account,
+            "SupplementaryGroups": self.layout.name if packages else None,
             # Beside the services of the host, or the weights would count in a slice of the unit's own only.
             "Slice": "system.slice",
             "CPUWeight": limits.get("cpu_weight", 10),
@@ -93,7 +95,7 @@ class Cage:
             "OOMPolicy": "kill",
             "OOMScoreAdjust": 500,
             **BUILD_SANDBOX,
-            "InaccessiblePaths": [quote("-" + path) for path in [*HIDDEN, *self._others()]],
+            "InaccessiblePaths": [quote("-" + path) for path in [*HIDDEN, self.layout.shared, *self._others()]],
             # Also what lies below a home directory, which is hidden otherwise.
             "BindReadOnlyPaths": [quote(path) for path in readable],
             "ReadWritePaths": [quote(path) for path in writable],

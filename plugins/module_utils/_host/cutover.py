@@ -29,6 +29,7 @@ from .switch import (
     remove_unused_venvs,
     strangers,
 )
+from .text import safe
 
 # Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
 SOONEST_CUT = 2
@@ -150,6 +151,7 @@ class Cutover:
                         "PATH": f"{self.layout.release(id_)}/venv/bin:{PATH}",
                     },
                     writable=[source, self.layout.scratch],
+                    packages=point == "after_build",
                 )
 
     def hook_env(self, point, id_, previous, **facts):
@@ -292,7 +294,7 @@ def failure_text(layout, exc, secrets):
     # Who is refused by a lock, or names no release, has not failed at anything.
     what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
     text = f"{layout.name}: {what}{redact(exc.message, secrets)}\n{still}"
-    return text + ("\n" + output if output else "")
+    return safe(text + ("\n" + output if output else ""))
 
 
 def run_to_end(module, work):
@@ -306,7 +308,7 @@ def run_to_end(module, work):
     except ReleaseError as exc:
         failure = exc
     for warning in work.cutover.warnings:
-        module.warn(warning)
+        module.warn(safe(warning))
     if failure:
         text = failure_text(work.layout, failure, work.cutover.secrets)
         module.fail_json(msg=text, **{**work.result, "changed": False, "phase": failure.phase, **locked(failure)})

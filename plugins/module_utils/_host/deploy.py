@@ -10,11 +10,9 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import stat
-import time
 
-from . import accounts
+from . import accounts, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -35,16 +33,14 @@ from .shell import Shell, clean_environment, let_read, make_directory, write_fil
 from .source import Source
 from .switch import Instance, strangers
 from .systemd import env_file, exposure, verify
-from .tree import Modes, open_below, processes_of, remove, replace_by_link, take_over
+from .tree import Modes, open_below, remove, replace_by_link, take_over
 
 # What a deploy goes through. A run may stop after any of them, and go on in another call of the module.
 STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
-# Of settings that an earlier version of the collection has kept on the host.
-DEFAULTS = {"build_secrets": {}, "build_limits": {}, "uv_hashes": [], "tools_env": {}}
 # Modes of parts of a release that hold its configuration.
 CLOSED = {"gunicorn.conf.py": 0o640, "start.sh": 0o750, "lib": 0o750, "systemd": 0o700}
-# Seconds within which what was killed is gone.
-GONE = 5
+# Seconds that a check has to say where it was when its time was over.
+GONE = 10
 # Run by the app's user: what the source brings at a shared path is what the first release begins with.
 SEED = """
 set -eu
@@ -63,8 +59,13 @@ class Deploy:
 
     def __init__(self, params, run, check=False, diff=False):
         """`params` is what the action plugin prepared, `run` AnsibleModule.run_command or one like it."""
+        if "uv_hashes" not in params:
+            raise ReleaseError(
+                "choose",
+                "its settings on this host are from an older version of the collection. Run the playbook site once.",
+            )
         self.prepared = json.dumps(params)
-        self.params = params = {**DEFAULTS, **params}
+        self.params = params
         self.check = check
         self.diff = diff
         self.run_command = run
@@ -77,7 +78,7 @@ class Deploy:
         self.cage.limits = params["build_limits"]
         self.source = Source(params, self.layout, self.cage, self.shell)
         user, _colon, password = self.source.login.partition(":")
-        login = {"source_user": user, "source_password": password} if password else {"source_token": user}
+        login = {"source": password or user}
         self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
         self.lock = self.cutover.lock
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
@@ -197,7 +198,7 @@ class Deploy:
         if self.source.type == "git" and self.check and not self._can_resolve():
             self.cutover.warnings.append(
                 f"The revision of {redact_url(self.source.location)} is not known: git or the app's build account "
-                f"{self.layout.builder} is not there yet."
+                f"{self.layout.build_account} is not there yet."
             )
             return "unknown"
         self.result["revision"] = self.source.revision()
@@ -238,7 +239,7 @@ class Deploy:
         """What every release needs: the accounts, and directories. Also closes what earlier versions left open."""
         layout = self.layout
         accounts.ensure(layout, self.run_command)
-        user, builder = pwd.getpwnam(layout.name), pwd.getpwnam(layout.builder)
+        user, builder = pwd.getpwnam(layout.name), pwd.getpwnam(layout.build_account)
         for path in (layout.base, layout.releases):
             make_directory(path)
         make_directory(layout.venvs, 0, user.pw_gid, 0o751)
@@ -249,7 +250,7 @@ class Deploy:
         if not os.path.isdir(layout.shared):
             make_directory(layout.shared, user.pw_uid, user.pw_gid, 0o750)
         # Of 0.2.0: a mirror that everybody could read, and a cache that every build could write.
-        for path in (os.path.join(layout.base, "repository.git"), os.path.join(layout.cache, "uv")):
+        for path in (layout.old_repository, os.path.join(layout.cache, "uv")):
             remove(path)
         for name in os.listdir(layout.venvs):
             close(os.path.join(layout.venvs, name), 0o750, user.pw_gid)
@@ -270,7 +271,7 @@ class Deploy:
 
     def _fetch(self):
         group = grp.getgrnam(self.layout.name).gr_gid
-        builder = pwd.getpwnam(self.layout.builder)
+        builder = pwd.getpwnam(self.layout.build_account)
         with self.cutover.phase("fetch"):
             self._nobody_builds()
             remove(self.layout.scratch)
@@ -301,14 +302,16 @@ class Deploy:
         python = os.path.join(os.path.realpath(os.path.join(top, "venv")), "bin", "python")
         with self.cutover.phase("build"):
             # The app may not write beside its code, so what is not compiled now is compiled at every start.
-            compile_all = [python, "-I", "-m", "compileall", "-q", self._project]
+            # By the interpreter itself: the environment is closed to the build account.
+            compile_all = [os.path.realpath(python), "-I", "-m", "compileall", "-q", self._project]
             self.cage.build(compile_all, "build", "cannot compile", check=False, writable=[self._source])
             self._nobody_builds()
             self._close(self._source)
             remove(self.layout.scratch)
             group = grp.getgrnam(self.layout.name).gr_gid
             for path, text in release_files(self.params).items():
-                write_file(os.path.join(top, path), text, file_mode(path), group=group)
+                mode = file_mode(path)
+                write_file(os.path.join(top, path), text, mode, group=group if mode & 0o040 else -1)
             self._share()
         with self.cutover.phase("check"):
             found = self._check_units(self.id, self.previous)
@@ -327,26 +330,11 @@ class Deploy:
         write_file(os.path.join(top, "manifest.json"), json.dumps(manifest, indent=2, sort_keys=True) + "\n", 0o600)
 
     def _nobody_builds(self):
-        """Make sure that no process of the build account is left. A unit ends with all that it started; this looks."""
-        uid = pwd.getpwnam(self.layout.builder).pw_uid
-        deadline = time.monotonic() + GONE
-        while left := [pid for pid in processes_of(uid) if not self._resolves(pid)]:
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            if time.monotonic() > deadline:
-                raise ReleaseError("build", f"processes of {self.layout.builder} do not end: {left[:10]}.")
-            time.sleep(0.05)
+        """Make sure that no process of the build account is left. A unit ends with all that it started; this looks.
 
-    def _resolves(self, pid):
-        """Whether it is another run's, which asks the source for its revision. That one runs nothing of the app's."""
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as stream:
-                return f"/fastapi-build-{self.layout.name}@resolve-" in stream.read()
-        except OSError:
-            return True  # it has ended
+        What another run started to ask the source for its revision may go on: it runs nothing of the app's.
+        """
+        accounts.end_builds(self.layout, f"/fastapi-build-{self.layout.name}@resolve-")
 
     def _share(self):
         """Put links into the app's shared directory in the place of the shared paths. Links in the tree are root's."""
@@ -398,7 +386,7 @@ class Deploy:
         published = [os.path.join(self.params["subdirectory"], path) for path in self._published(shared=False)]
         # nginx passes through the parents of a link into the shared directory, too.
         passed = [os.path.join(self.params["subdirectory"], path) for path in self.params["shared_paths"]]
-        take_over(source, pwd.getpwnam(self.layout.builder).pw_uid, Modes(0, group), published, passed)
+        take_over(source, pwd.getpwnam(self.layout.build_account).pw_uid, Modes(0, group), published, passed)
 
     def _check_units(self, id_, live):
         """The units are sound and closed enough; their exposure."""
@@ -435,15 +423,29 @@ class Deploy:
     def _check_app(self, id_, project, python):
         """gunicorn can import the app with this configuration."""
         config = self.layout.release(id_, "gunicorn.conf.py")
-        self.cage.app(
+        timeout = self.params["timeout_start"]
+        program = self.layout.release(id_, "lib", "fastapi_check.py")
+        output, code = self.cage.app(
             id_,
-            [python, "-m", "gunicorn", "--check-config", "--config", config],
+            [python, program, "--config", config, "--result", "{work}/out/check.json", "--timeout", str(timeout)],
             "check",
             "gunicorn cannot load the app",
             cwd=project,
-            timeout=self.params["timeout_start"],
+            timeout=timeout + GONE,
             env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
+            check=False,
+            collect="check.json",
         )
+        result = self.cage.collected.encode()
+        error = preload.parse_error(result)
+        if code or error:
+            raise ReleaseError("check", error or f"gunicorn cannot load the app (ended with {code})", output)
+        setting, findings = self.params["preload_app"], preload.parse_findings(result)
+        document = preload.preload_document(setting, self.params["preload_unsafe"], findings)
+        group = grp.getgrnam(self.layout.name).gr_gid
+        write_file(self.layout.release(id_, preload.FILE), document, file_mode(preload.FILE), group=group)
+        if warning := preload.warning(setting, findings):
+            self.cutover.warnings.append(f"{self.layout.name}: {warning}")
 
 
 def close(path, mode, group):

@@ -1,64 +1,53 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host keeps so that its deploy user can release another version: an app's settings, and the code that does it.
+"""The settings of an app's last release by Ansible, from which `fastapictl deploy` releases another version.
 
-Only where the role hardening has made the directory, for root alone: there are the app's secrets in it.
+They are kept only where the role hardening has made the directory, for root alone: the app's secrets are in them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import contextlib
 import json
 import os
-import zipfile
 
+from .files import read_text
 from .shell import write_file
 
 KIT = "/var/lib/fastapi/deploy"
+# Of the settings' meaning: one more where this package cannot use those of before. fastapictl refuses others.
+VERSION = 2
 # Of one run, and no matter of the app.
 PASSING = ("break_lock", "migrate", "previous", "reason", "release", "run", "until", "upload", "who")
-# As old as a zip file can say, so that the same code is the same file.
-NO_TIME = (1980, 1, 1, 0, 0, 0)
+# Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
+FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"
 
 
-def save(prepared, check=False, kit=KIT, archive=None):
+def save(prepared, check=False, kit=KIT, package=PACKAGE):
     """Keep what a release was made with; whether that is something new.
 
     :arg prepared: parameters of release_apply, as JSON
-    :arg archive: the zip file that this code runs from; None for the one it does run from
     """
     if not os.path.isdir(kit):
         return False
-    archive = archive or getattr(__loader__, "archive", None)
-    if archive is None:  # unpacked, for debugging
-        return False
     params = {key: value for key, value in json.loads(prepared).items() if key not in PASSING}
-    settings = json.dumps(params, indent=1, sort_keys=True) + "\n"
-    code = _same(archive)
-    changed = False
-    for name, content in ((params["name"] + ".json", settings.encode()), ("code.zip", code)):
-        path = os.path.join(kit, name)
-        if _digest(path) != hashlib.sha256(content).hexdigest():
-            changed = True
-            if not check:
-                write_file(path, content.decode("latin-1"), 0o600, "latin-1")
-    return changed
+    settings = json.dumps({**params, "kit": VERSION}, indent=1, sort_keys=True) + "\n"
+    path, former = os.path.join(kit, params["name"] + ".json"), os.path.join(kit, FORMER)
+    differs = read_text(path, len(settings) + 1) != settings
+    if not check:
+        if differs:
+            write_file(path, settings, 0o600)
+        if os.path.isdir(package):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(former)
+    return differs
 
 
-def _same(archive):
-    """The zip file without its times."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as result:
-        for name in sorted(source.namelist()):
-            result.writestr(zipfile.ZipInfo(name, NO_TIME), source.read(name), zipfile.ZIP_DEFLATED)
-    return target.getvalue()
-
-
-def _digest(path):
+def load(app, kit=KIT):
+    """The settings of an app as save() kept them, or None."""
     try:
-        with open(path, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
+        with open(os.path.join(kit, app + ".json"), encoding="utf-8") as stream:
+            return json.load(stream)
     except FileNotFoundError:
         return None

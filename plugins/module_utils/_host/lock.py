@@ -4,9 +4,13 @@
 """One run at a time changes an app, and says who, since when and why.
 
 The lock is a file, `/srv/<app>/.lock`, with two parts. A process that works on the app holds a `flock` on it, which the
-kernel takes away when the process ends, however it ends. What is written in it says whose it is, and outlives the
-process where a run goes on in another process, or where an operator holds the app for a while.
-So what is written there without a process, and belongs to no such run, was left by one that was killed.
+kernel releases when the process ends, however it ends. The content names the owner. It outlives the process while a run
+goes on in another process, or while an operator holds the app. Content without a process that belongs to no such run
+was left by a run that was killed.
+
+Whoever can open a file can lock it, also for reading only. So root alone can open this one. The file of releases before
+0.3 was readable by all: a lock on it counts only if a process of root holds it, and it is replaced by a new file, which
+no other process has open.
 """
 
 from __future__ import annotations
@@ -16,14 +20,19 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import time
 from contextlib import contextmanager
 
 from .release import ReleaseError, read_json
+from .shell import write_file
 
 # Seconds for which a run may be away between two of its steps, while tasks of the user's own run on the controller.
 AWAY = 3600
 BREAK = "To end it and go on with this run, give -e break_lock=true."
+# Held for the moment in which a lock file is replaced. Only root can make files in /run.
+RENEWAL = "/run/fastapi-lock"
+OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def now(seconds=None):
@@ -41,21 +50,21 @@ def boot_id():
 
 
 def is_stale(found, boot=None):
-    """Whether what is written in a lock that no process holds has lost its owner."""
+    """Whether the content of a lock that no process holds has lost its owner."""
     if not found:
         return False
     if found.get("until"):
         return seconds_since(found["until"]) > 0
     if found.get("held"):
         return False
-    return not found.get("away") or found["boot"] != (boot or boot_id()) or seconds_since(found["away"]) > AWAY
+    return not found.get("away") or found.get("boot") != (boot or boot_id()) or seconds_since(found["away"]) > AWAY
 
 
 def describe(found):
     """A lock in words: owner, time, reason."""
     if not found.get("owner"):
-        return "a run that has not said yet who it is"
-    parts = [f"{found['owner']} since {found['since']}", f"for: {found['reason']}"]
+        return "a run that has not yet written its name"
+    parts = [f"{found['owner']} since {found.get('since')}", f"for: {found.get('reason')}"]
     if found.get("phase"):
         parts.append(f"in phase {found['phase']}")
     if found.get("until"):
@@ -68,7 +77,7 @@ class Locked(ReleaseError):
 
     def __init__(self, message, found):
         super().__init__("lock", message)
-        self.run = found["run"] if found.get("away") else ""
+        self.run = str(found.get("run", "")) if found.get("away") else ""
 
 
 def locked(exc):
@@ -92,10 +101,17 @@ class Lock:
     def is_free(self):
         """Whether no process holds it now."""
         try:
-            with open(self.path, encoding="utf-8") as stream:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             return isinstance(exc, FileNotFoundError)
+        with os.fdopen(descriptor, encoding="utf-8") as stream:
+            status = os.fstat(descriptor)
+            if not is_private(status):
+                return not root_holders(status)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return False
         return True
 
     def pending(self, run):
@@ -106,9 +122,7 @@ class Lock:
     @contextmanager
     def taken(self, run, owner, reason, break_lock=False):
         """Hold the lock. ReleaseError, which says who has it, where another does."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        with os.fdopen(descriptor, "r+", encoding="utf-8") as self._stream:
-            self._flock(break_lock)
+        with self._take(break_lock) as self._stream:
             found = self.read()
             mine = found.get("run") == run and found.get("away")
             if found and not mine:
@@ -132,24 +146,111 @@ class Lock:
         self._stream.truncate()
         self._stream.flush()
 
-    def _flock(self, break_lock):
+    def _take(self, break_lock):
+        """The lock file, open and locked."""
         deadline = time.monotonic() + 5
         while True:
+            # Closed by who takes the lock.
+            stream = os.fdopen(os.open(self.path, os.O_RDWR | OPEN, 0o600), "r+", encoding="utf-8")
+            status = os.fstat(stream.fileno())
+            if is_private(status):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if self._is_at_its_path(status):
+                        return stream
+                    stream.close()  # an app that has just been removed
+                    continue
+                except BlockingIOError:
+                    pass
+            elif not root_holders(status):
+                stream.close()
+                self._renew()
+                continue
+            stream.close()
+            found = self.read()
+            if not break_lock or time.monotonic() > deadline:
+                raise ReleaseError("lock", f"another run is changing it: {describe(found)}. {BREAK}")
+            if has_open(found.get("pid"), status):
+                kill_tree(found["pid"])
+            time.sleep(0.05)
+
+    def _is_at_its_path(self, status):
+        try:
+            return os.path.samestat(os.lstat(self.path), status)
+        except FileNotFoundError:
+            return False
+
+    def _renew(self):
+        """Replace the file by one with the same content that no other process has open."""
+        with exclusive(RENEWAL):
             try:
-                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if is_private(os.lstat(self.path)):
+                    return  # another run was faster
+                with open(self.path, encoding="utf-8", errors="replace") as stream:
+                    content = stream.read()
+            except FileNotFoundError:
                 return
-            except OSError as exc:
-                found = self.read()
-                if not break_lock or time.monotonic() > deadline:
-                    raise ReleaseError(
-                        "lock", f"another run is changing it: {describe(found)}. {BREAK}"
-                    ) from exc
-                kill_tree(found.get("pid"))
-                time.sleep(0.05)
+            write_file(self.path, content, 0o600)
+
+
+@contextmanager
+def exclusive(path, wait=True):
+    """Hold a lock on a file that only root can open. BlockingIOError at once if it is held and `wait` is false.
+
+    `path` must lie where only root can make files.
+    """
+    descriptor = os.open(path, os.O_RDWR | OPEN, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_private(status):
+    """Whether nobody but this process's user can have opened the file."""
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def root_holders(status):
+    """Ids of processes of this process's user, which is root, that hold a lock on a file."""
+    held = set()
+    with open("/proc/locks", encoding="ascii") as stream:
+        for line in stream:
+            words = line.split()
+            if "FLOCK" in words and words[-3].rpartition(":")[2] == str(status.st_ino):
+                held.add(int(words[-4]))
+    return sorted(pid for pid in held if _uids(pid) == {os.geteuid()} and has_open(pid, status))
+
+
+def _uids(pid):
+    """Real, effective, saved and file system uid of a process: /proc/<pid> itself may be root's for any process."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as stream:
+            return {int(word) for line in stream if line.startswith("Uid:") for word in line.split()[1:]}
+    except OSError:
+        return set()
+
+
+def has_open(pid, status):
+    """Whether a process has this file open: the id in a lock may belong to another process by now."""
+    if not isinstance(pid, int) or pid < 2:
+        return False
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for name in descriptors:
+        try:
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), status):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def kill_tree(pid):
-    """Kill a process and all that it started; nothing where there is none."""
+    """Kill a process and all that it started."""
     children = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -158,7 +259,7 @@ def kill_tree(pid):
                     children.setdefault(int(stream.read().rpartition(")")[2].split()[1]), []).append(int(name))
             except OSError:
                 continue
-    doomed = [pid] if pid else []
+    doomed = [pid]
     for parent in doomed:
         doomed.extend(children.get(parent, []))
     for each in doomed:

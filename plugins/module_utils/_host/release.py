@@ -17,14 +17,17 @@ import json
 import os
 import re
 import time
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from .redact import redact, redact_url  # noqa: F401  part of this module's interface
+from .text import safe
 
 FORMAT = 1
 VENV_FORMAT = 2
 # Also the name of a user, of which useradd wants at most 32 characters.
 APP_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}\Z")
 ARCHIVES = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar", ".zip")
-ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}\Z", re.ASCII)
+ID = re.compile(r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}\Z")
 # git's short form of an SSH URL: user@host:path.
 SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
 COMMIT = re.compile(r"^[0-9a-f]{40}\Z")
@@ -119,14 +122,6 @@ def build_packages(apps):
     return packages
 
 
-def redact_url(url):
-    """The URL without user and password."""
-    if not is_url(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def sha256(text):
     return hashlib.sha256(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -181,17 +176,23 @@ class Layout:
     """Paths of one app. `root` is there for tests."""
 
     def __init__(self, name, root="/"):
+        # It becomes a part of paths, and a word of commands.
+        if not APP_NAME.match(name):
+            raise ReleaseError("choose", f"{name!r} is not a valid app name.")
+        self.top = root
         self.name = name
+        # The account that fetches and builds. No app can have its name: those begin with a letter.
+        self.build_account = f"_{name}"
         self.base = os.path.join(root, "srv", name)
         self.releases = os.path.join(self.base, "releases")
         self.venvs = os.path.join(self.base, "venvs")
-        # The account that fetches and builds. No app can have its name: those begin with a letter.
-        self.builder = "_" + name
         self.build = os.path.join(self.base, "build")
         # The builder's: what outlives a build, and what does not.
         self.fetched = os.path.join(self.build, "fetched")
         self.scratch = os.path.join(self.build, "scratch")
         self.repository = os.path.join(self.fetched, "repository.git")
+        # Of 0.2.0, readable for everybody.
+        self.old_repository = os.path.join(self.base, "repository.git")
         self.shared = os.path.join(self.base, "shared")
         self.live = os.path.join(self.base, "live.sock")
         self.current = os.path.join(self.base, "current")
@@ -202,6 +203,11 @@ class Layout:
         self.run = os.path.join(root, "run", name)
         self.units = os.path.join(root, "etc/systemd/system")
         self.logs = os.path.join(root, "var/log/nginx")  # as the role nginx names them
+
+    def entries(self):
+        """Names of all that the role makes in the app's directory, complete or still being written."""
+        names = {os.path.basename(path) for path in vars(self).values() if os.path.dirname(path) == self.base}
+        return names | {name + ".new" for name in names}
 
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
@@ -257,7 +263,7 @@ def read_json(path):
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -372,26 +378,25 @@ def requires_hashes(text):
     return "--hash" in text
 
 
-def redact(text, env):
-    """The text without the values of the app's environment. Short ones hide nothing and would garble the text."""
-    for key, value in sorted(env.items(), key=lambda item: -len(str(item[1]))):
-        if len(str(value)) >= 8:
-            text = text.replace(str(value), f"<{key}>")
-    return text
-
-
 def env_values(text):
-    """Names and values in the text of an environment file as env_file() writes it, where values may have many lines."""
-    found = re.finditer(r'^(\w+)="((?:[^"\\]|\\.)*)"$', text, re.MULTILINE | re.DOTALL)
-    return {match.group(1): re.sub(r"\\(.)", r"\1", match.group(2)) for match in found}
+    """Names and values in the text of an environment file of systemd, where values may have many lines."""
+    found = {}
+    pattern = r'^\s*(\w+)=(?:"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|([^\n]*))$'
+    for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
+        double, single, bare = match.group(2), match.group(3), match.group(4)
+        if double is not None:
+            found[match.group(1)] = re.sub(r"\\(.)", r"\1", double, flags=re.DOTALL)
+        else:
+            found[match.group(1)] = single if single is not None else bare.strip()
+    return found
 
 
 def journal_text(lines):
-    """Lines of the journal as a person reads them: of a JSON line its message and its traceback.
+    """Lines of the journal as a person reads them: of a JSON line its message and its traceback; terminal-safe.
 
     An app that fails all requests logs the same traceback for each: it is shown where it came last.
     """
-    result = [_entry(line) for line in lines]
+    result = [safe(_entry(line)) for line in lines]
     last = {text: index for index, text in enumerate(result)}
     return "\n".join(text for index, text in enumerate(result) if "\n" not in text or last[text] == index)
 
@@ -399,7 +404,7 @@ def journal_text(lines):
 def _entry(line):
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return line
     if not isinstance(entry, dict):
         return line

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from . import places
 from .release import ReleaseError
 
 ENVIRONMENT = {
@@ -57,14 +58,14 @@ class Shell:
 
 
 def make_directory(path, uid=0, gid=0, mode=0o755):
-    os.makedirs(path, exist_ok=True)
+    places.make(path)
     os.chown(path, uid, gid)
     os.chmod(path, mode)
 
 
 def write_file(path, text, mode, encoding="utf-8", group=-1):
     """Write a file as root with its final mode from the first moment on; for a group to read, where one is given."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    places.make(os.path.dirname(path))
     with open(
         os.open(path + UNFINISHED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         "w",

@@ -9,36 +9,29 @@ import http.client
 import json
 import os
 import re
-import socket
 import threading
 import time
 
-from .release import ReleaseError, journal_text, read_text
+from .ask import connect_unix, get
+from .release import ID, ReleaseError, journal_text, read_text
 from .shell import UNFINISHED, point, write_file
+from .text import one_line
 from .tree import remove
 
 # nginx resolves live.sock when it connects. A connection made just before the switch is accepted well within this.
 SETTLE = 0.2
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+# Lines about cut requests that are read, and the most that one of them can tell.
+MOST_WORKERS = 1000
+MOST_CUT = 1_000_000
 
 
 def ask(path, url, host, timeout):
-    """GET over a unix socket as nginx would ask: status and the body's first 500 characters."""
-    connection = UnixConnection(path, timeout)
+    """GET over a unix socket as nginx would ask: status and the body's first 500 characters, within the timeout."""
+    deadline = time.monotonic() + timeout
+    connection = connect_unix(path, deadline)
     try:
-        connection.request("GET", url, headers={"Host": host, "X-Forwarded-Proto": "https", "Connection": "close"})
-        answer = connection.getresponse()
-        return answer.status, answer.read(2000).decode("utf-8", "replace")[:500]
+        status, body = get(connection, url, {"Host": host, "X-Forwarded-Proto": "https"}, deadline)
+        return status, one_line(body.decode("utf-8", "surrogateescape"), 500)
     finally:
         connection.close()
 
@@ -155,7 +148,8 @@ class Instance:
 
     def stop(self):
         """Drain, stop and forget the units. The socket goes first: a connection would start the service again."""
-        timeout = (self.layout.manifest(self.id) or {}).get("serve", {}).get("timeout_stop", 0)
+        serve = (self.layout.manifest(self.id) or {}).get("serve")
+        timeout = serve.get("timeout_stop", 0) if isinstance(serve, dict) else 0
         self.disable()
         self._systemctl(
             "stop",
@@ -172,33 +166,38 @@ class Instance:
                 if os.path.exists(file):
                     os.unlink(file)
 
-    def _journal(self, *arguments):
-        command = ["journalctl", "--no-pager", "--quiet", "--output", "cat", "--unit", self.service, *arguments]
+    def _journal(self, lines, *arguments):
+        """The last lines of the unit that fit. What an app logs has no end by itself."""
+        command = ["journalctl", "--no-pager", "--quiet", "--output", "cat", "--unit", self.service]
+        command += ["--lines", str(lines), *arguments]
         return self.shell.run(command, "start", "", check=False)[0].splitlines()
 
     def journal(self, lines=60):
-        """What the unit said last."""
-        return journal_text(self._journal("--lines", str(lines)))
+        """What the unit logged last."""
+        return journal_text(self._journal(lines))
 
     def cut(self, since):
-        """What its workers cut, by their own count, when they were told to stop."""
+        """What its workers cut, by their own count, when they were told to stop. Each writes one line."""
         total = {"requests": 0, "websockets": 0}
-        for line in self._journal("--since", f"@{int(since)}", "--grep", '"cut_requests"'):
+        for line in self._journal(MOST_WORKERS, "--since", f"@{int(since)}", "--grep", '"cut_requests"'):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            for kind in total:
-                total[kind] += entry[f"cut_{kind}"]
+            # The app can write such a line, too.
+            found = {kind: entry.get(f"cut_{kind}") if isinstance(entry, dict) else None for kind in total}
+            if all(type(count) is int and 0 <= count <= MOST_CUT for count in found.values()):
+                for kind, count in found.items():
+                    total[kind] += count
         return total
 
 
 def strangers(layout, live):
     """Ids whose units are installed though they are not live: what an interrupted deploy left behind."""
-    # Also one of the pair by itself, and a file that was being written.
-    unit = re.compile(rf"{re.escape(layout.name)}@(.+)\.(?:socket|service)(?:{re.escape(UNFINISHED)})?")
+    # Also one of the pair by itself, and a file that was being written. Other instances are not of a release.
+    unit = re.compile(rf"{re.escape(layout.name)}@([^@]+)\.(?:socket|service)(?:{re.escape(UNFINISHED)})?")
     found = [unit.fullmatch(name) for name in os.listdir(layout.units)]
-    return sorted({match[1] for match in found if match} - {live})
+    return sorted({match[1] for match in found if match and ID.match(match[1])} - {live})
 
 
 def remove_release(layout, id_):

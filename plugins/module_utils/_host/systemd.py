@@ -20,6 +20,8 @@ SANDBOX = {
     "AmbientCapabilities": "",
     "CapabilityBoundingSet": "",
     "DevicePolicy": "closed",
+    # D-Bus has systemd tell the command lines and environments of all units, and take orders.
+    "InaccessiblePaths": "-/run/dbus",
     "KeyringMode": "private",
     "LockPersonality": True,
     "MemoryDenyWriteExecute": True,
@@ -36,6 +38,8 @@ SANDBOX = {
     "ProtectKernelLogs": True,
     "ProtectKernelModules": True,
     "ProtectKernelTunables": True,
+    # With PrivateUsers, PID 1 needs CAP_SYS_PTRACE to set this up: hosts have it, Docker leaves it out.
+    "ProtectProc": "invisible",
     "ProtectSystem": "strict",
     "RemoveIPC": True,
     "RestrictNamespaces": True,
@@ -44,6 +48,8 @@ SANDBOX = {
     "SystemCallArchitectures": "native",
     "SystemCallErrorNumber": "EPERM",
     "SystemCallFilter": ["@system-service", "~@privileged @resources"],
+    # As PrivateTmp, for shared memory: names there are anybody's to take, and its size is one for all.
+    "TemporaryFileSystem": "/dev/shm:mode=1777,nosuid,nodev",
     "UMask": "0077",
 }
 

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host can say of its certificates by itself: what lies on disk, what nginx serves, what monitoring reads.
 
-The module `certificates` uses it in a run. The role also installs it on the host, for certbot's deploy hook and for the
-unit that renews, so there is one way to reload nginx and one to look at what it serves. So: the standard library only,
-and nothing of Ansible. `run` is a function as AnsibleModule.run_command: words to (exit code, stdout, stderr).
+The module `certificates` uses it in a run, certbot's deploy hook and the unit that renews use it on the host: there is
+one way to reload nginx and one to look at what it serves. `run` is a function as AnsibleModule.run_command: words to
+(exit code, stdout, stderr).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import socket
 import ssl
 import tempfile
 import time
+
+from .files import read_bytes
 
 LINKS = "/etc/nginx/tls"
 CONFIG = "/etc/letsencrypt"
@@ -52,10 +54,10 @@ class Fault(Exception):
 def blocks(path):
     """The certificates in a PEM file as DER, the host's own first; Fault where there is none or one is cut off."""
     try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            text = stream.read()
+        # A link to a directory of somebody else's is in order there, and what they put into it may be a fifo.
+        text = read_bytes(path, links=True).decode("ascii", "replace")
     except OSError as error:
-        raise Fault(f"{path} cannot be read: {error.strerror}") from error
+        raise Fault(f"{path} cannot be read: {error.strerror or error}") from error
     found = BLOCK.findall(text)
     if not found or text.count("-----BEGIN") != len(found):
         raise Fault(f"{path} is damaged")

@@ -328,19 +328,3 @@ def remove(path):
         remove_at(parent, os.path.basename(path))
     finally:
         os.close(parent)
-
-
-def processes_of(uid):
-    """Ids of the processes that run with this uid, in any of its four forms."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/status", encoding="utf-8", errors="replace") as stream:
-                line = next((line for line in stream if line.startswith("Uid:")), "")
-        except OSError:
-            continue
-        if str(uid) in line.split()[1:]:
-            found.append(int(name))
-    return found

@@ -2,36 +2,38 @@
 
 import glob
 import os
-import subprocess
 import sys
 
-# The role puts the collection's own module there.
+# Isolated (-I), Python looks nowhere but in its own directories and here; -B keeps it from writing compiled files.
 sys.path.insert(0, "/usr/local/lib/fastapi")
-sys.dont_write_bytecode = True
-import tls_host  # noqa: E402  it is not on the path before
-from tls_host import Fault  # noqa: E402  it is not on the path before
+from fastapi_host import tls
+from fastapi_host.run import run_bounded
+from fastapi_host.text import safe
+from fastapi_host.tls import Fault
+
+# Of openssl and nginx: seconds, and bytes of output.
+TIMEOUT, MOST = 60, 1 << 20
 
 
 def run(words):
-    done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
-    return done.returncode, done.stdout, done.stderr
+    return run_bounded(words, TIMEOUT, MOST, os.environ)
 
 
 def deploy():
     """nginx serves the renewed certificate, and goes on with the old one where it cannot."""
     lineage = os.path.realpath(os.environ["RENEWED_LINEAGE"])
-    if os.environ.get(tls_host.QUIET) or not tls_host.nginx_runs():
+    if os.environ.get(tls.QUIET) or not tls.nginx_runs():
         return
-    links = [path for path in glob.glob(f"{tls_host.LINKS}/*") if os.path.realpath(path) == lineage]
+    links = [path for path in glob.glob(f"{tls.LINKS}/*") if os.path.realpath(path) == lineage]
     names = set(os.environ.get("RENEWED_DOMAINS", "").split())
-    tls_host.reload({path: names for path in links if tls_host.nginx_uses(os.path.basename(path))}, run)
+    tls.reload({path: names for path in links if tls.nginx_uses(os.path.basename(path))}, run)
 
 
 def check():
     """After all renewals: fails the unit where nginx does not serve what is on disk, as a hook's failure does not."""
     faults = [
         f"{name}: {entry['fault']}"
-        for name, entry in tls_host.survey(run).items()
+        for name, entry in tls.survey(run).items()
         if entry["kind"] == "certbot" and entry["fault"]
     ]
     if faults:
@@ -39,7 +41,7 @@ def check():
 
 
 def record(result=None):
-    tls_host.record(run, result or os.environ.get("SERVICE_RESULT"))
+    tls.record(run, result or os.environ.get("SERVICE_RESULT"))
 
 
 COMMANDS = {"deploy": deploy, "check": check, "record": record}
@@ -51,7 +53,7 @@ def main(name=None, *arguments):
     try:
         COMMANDS[name](*arguments)
     except Fault as fault:
-        return str(fault)
+        return safe(str(fault))
     return 0
 
 

@@ -5,7 +5,7 @@
 
 Each worker adds up by itself, and once a second sends what is new in DogStatsD lines to a unix datagram socket; whoever
 listens there adds up over workers and releases. Nothing of it waits: a datagram that is not taken is kept, added to,
-and sent a second later, so that without a listener there is no more than one number for each kind of request.
+and sent later, so that without a listener there is no more than one number for each kind of request.
 
 An answer counts when its last byte is handed over. Event streams and WebSockets may last for hours: they count when
 they begin, with the time that took, and are then a number of open streams. Their time does not count.
@@ -37,6 +37,8 @@ MOST_ROUTES = 500
 # A datagram that every kernel takes whole.
 MOST_BYTES = 8000
 INTERVAL = 1.0
+# While another app floods the listener, its queue has room for moments only: so often in a second one is tried.
+TRIES = 10
 STATES = ("starting", "serving", "draining")
 # In the place of a status where an app never answered, as with an exception.
 FAILED = 500
@@ -146,6 +148,8 @@ class Metrics:
         self.in_flight = 0
         self.streams = {"sse": 0, "websocket": 0}
         self.state = STATES[0]
+        # Whether the listener has taken all that there was.
+        self.told = True
 
     def observe(self, scope, method, status, seconds):
         route = route_of(scope)
@@ -195,13 +199,16 @@ class Metrics:
             if entry is not None:
                 new = self.requests.get(key)
                 self.requests[key] = [a + b for a, b in zip(entry, new, strict=True)] if new else entry
-        if not self.requests:
-            self.send("\n".join(self.gauges()))
+        self.told = not self.requests and self.send("\n".join(self.gauges()))
 
     async def run(self):
         while True:
-            for _datagram in self.flush():
-                await asyncio.sleep(0)
+            for _try in range(TRIES):
+                for _datagram in self.flush():
+                    await asyncio.sleep(0)
+                if self.told:
+                    break
+                await asyncio.sleep(INTERVAL / TRIES)
             await asyncio.sleep(INTERVAL)
 
     def end(self):

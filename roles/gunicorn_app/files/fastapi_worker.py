@@ -22,6 +22,7 @@ Frameworks answer an unhandled exception with a 500, and then raise it for the l
 that. This worker logs it alike and keeps the connection, on which nginx may be sending the next request.
 
 What is logged while a request is answered carries the id that nginx gave it, whether the app knows about ids or not.
+Context variables that a request sets end with it.
 
 Requests are counted, and so is how workers end: `fastapi_metrics`.
 """
@@ -51,6 +52,8 @@ SOCKET = os.environ.get("FASTAPI_RELEASE", "") + ".sock"
 TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DIRECTORY" in os.environ else ""
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
+# Seconds that a worker has for its import. The deploy waits for `health.timeout`, and systemd for `timeout_start`.
+IMPORT = 600
 CLOSE = (b"connection", b"close")
 REQUEST_ID = contextvars.ContextVar("request_id", default="")
 
@@ -74,6 +77,27 @@ class RequestId(logging.Filter):
         if REQUEST_ID.get() and not hasattr(record, "request_id"):
             record.request_id = REQUEST_ID.get()
         return True
+
+
+def isolated(protocol):
+    """The protocol, with each request in a context of its own.
+
+    uvicorn makes the task of a request in the context that is current then. That of an earlier request on the same
+    connection is where requests are pipelined, and with asyncio's loop after a body of more than 64 kB: reading goes on
+    in the task that has waited for it, and the loop keeps its context (python/cpython#140947). What that request has
+    set, such as its user, the next one would see, and nginx may have it from another client.
+    """
+    # With what was set before there were requests.
+    context = contextvars.copy_context()
+
+    class Isolated(protocol):
+        def data_received(self, data):
+            context.copy().run(super().data_received, data)
+
+        def on_response_complete(self):
+            context.copy().run(super().on_response_complete)
+
+    return Isolated
 
 
 def note_request_id(scope):
@@ -172,6 +196,7 @@ class LameDuckServer(Server):
     note = None
 
     async def startup(self, sockets=None):
+        self.config.http_protocol_class = isolated(self.config.http_protocol_class)
         await super().startup(sockets=sockets)
         if self.started:
             self.note.write("serving")
@@ -289,6 +314,13 @@ class LameDuckWorker(UvicornWorker):
         # In the master, before the worker is a process of its own.
         self.note = fastapi_metrics.Note()
         super().__init__(*args, **kwargs)
+
+    def load_wsgi(self):
+        # Without preload each worker imports the app, and the master would kill one that takes longer than `timeout`.
+        later = time.monotonic() + IMPORT
+        os.utime(self.tmp.fileno(), (later, later))
+        super().load_wsgi()
+        self.notify()
 
     async def _serve(self):
         metrics = fastapi_metrics.of_worker(self.cfg.proc_name, os.environ.get("FASTAPI_RELEASE", ""))

@@ -280,6 +280,8 @@ def disarm(id_, by):
 
 def main(argv):
     verb, id_, *rest = argv
+    # Directories that it makes are for all; the user who confirms may have another umask.
+    os.umask(0o022)
     change = Change()
     failure = ""
     try:

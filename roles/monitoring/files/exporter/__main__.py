@@ -1,7 +1,10 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program of fastapi-apps-exporter.service and fastapi-edge-exporter.service: `exporter apps|edge ADDRESS PORT`."""
+"""The program of fastapi-apps-exporter.service and fastapi-edge-exporter.service.
+
+`exporter apps|edge ADDRESS PORT SERIES`: where the page is, and how many series an app or a site may have.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from fastapi_exporter import registry as numbers
-from fastapi_exporter import statsd
+from fastapi_exporter import senders, statsd
 from fastapi_exporter.certificates import Certificates
 from fastapi_exporter.edge import Edge
 from fastapi_exporter.page import serve
@@ -42,18 +45,20 @@ def notify(text):
 class Apps:
     """What workers send, to a socket that systemd holds: what they send during a restart waits there."""
 
-    def __init__(self, registry, _saved):
-        self.registry = registry
+    def __init__(self, most, saved):
+        self.registries = numbers.Registries("app", most=most, room=statsd.room)
+        self.intake = statsd.Intake(self.registries, senders.Accounts())
+        self.intake.restore(saved.get("registry", []))
         self.socket = socket.socket(fileno=LISTENS)
         self.socket.settimeout(1.0)
 
     def step(self):
         try:
-            datagram = self.socket.recv(1 << 16)
+            datagram, uid = senders.receive(self.socket)
         except TimeoutError:
             return
-        with self.registry.lock:
-            statsd.take(self.registry, datagram)
+        with self.registries.lock:
+            self.intake.take(datagram, uid)
 
     def saved(self):
         return {}
@@ -65,8 +70,10 @@ class Apps:
 class OfEdge:
     """nginx's logs, and what is read anew each time."""
 
-    def __init__(self, registry, saved):
-        self.edge = Edge(registry, saved=saved.get("edge"))
+    def __init__(self, most, saved):
+        self.registries = numbers.Registries("site", most=most)
+        self.registries.restore(saved.get("registry", []))
+        self.edge = Edge(self.registries, saved=saved.get("edge"))
         self.releases, self.certificates = Releases(), Certificates()
 
     def step(self):
@@ -83,20 +90,18 @@ class OfEdge:
 
 
 def main():
-    kind, address, port = sys.argv[1:]
+    kind, address, port, most = sys.argv[1:]
     path = os.path.join(os.environ["STATE_DIRECTORY"], kind + ".json")
     saved = numbers.load(path)
-    registry = numbers.Registry()
-    registry.restore(saved.get("registry", []))
-    source = {"apps": Apps, "edge": OfEdge}[kind](registry, saved)
+    source = {"apps": Apps, "edge": OfEdge}[kind](int(most), saved)
 
     def save():
-        numbers.save(path, {"registry": registry.saved(), **source.saved()})
+        numbers.save(path, {"registry": source.registries.saved(), **source.saved()})
 
     ending = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.append(True))
-    serve(address, int(port), lambda: itertools.chain(registry.lines(), source.lines()))
+    serve(address, int(port), lambda: itertools.chain(source.registries.lines(), source.lines()))
     notify("READY=1")
     due = time.monotonic() + SAVED
     while not ending:

@@ -8,10 +8,12 @@ import json
 import os
 import sys
 
+# Isolated (-I), Python looks beside this program only; the host's own package lies beside its directory.
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 from fastapi_doctor import facts, judge_apps, judge_nginx, judge_system, report
 from fastapi_doctor.finding import FAILED, exit_code
 from fastapi_doctor.host import Host
-from fastapi_doctor.redact import Redactor
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +50,7 @@ def main():
     findings = [
         finding for judge in (judge_apps, judge_nginx, judge_system) for finding in judge.judge(found, host.thresholds)
     ]
-    code, redact = exit_code(findings), Redactor(host.secrets())
+    code, redact = exit_code(findings), host.redactor()
     if args.json:
         print(json.dumps(report.as_json(found, findings, code, redact), indent=1))
     else:

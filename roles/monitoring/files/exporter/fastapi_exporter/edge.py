@@ -16,6 +16,7 @@ import json
 import os
 import re
 
+from fastapi_exporter.files import open_regular
 from fastapi_exporter.registry import LINES
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -50,7 +51,7 @@ class Log:
 
     def __init__(self, path, inode=None, position=0):
         self.path = path
-        self.stream = open(path, "rb")  # noqa: SIM115 - it stays open, also when the file is renamed
+        self.stream = open_regular(path)
         self.inode = os.fstat(self.stream.fileno()).st_ino
         self.position = position if inode == self.inode else 0
         self.left = None
@@ -63,8 +64,9 @@ class Log:
             self.stream.seek(self.position)
             read = self.stream.read(CHUNK)
             end = read.rfind(b"\n") + 1
-            if not end:
+            if not end and len(read) < CHUNK:
                 return
+            end = end or CHUNK  # no line of nginx is that long: what is there is skipped
             self.position += end
             yield from read[:end].splitlines()
 
@@ -72,8 +74,8 @@ class Log:
 class Edge:
     """All logs of sites in a directory."""
 
-    def __init__(self, registry, directory="/var/log/nginx", saved=None):
-        self.registry = registry
+    def __init__(self, registries, directory="/var/log/nginx", saved=None):
+        self.registries = registries
         self.directory = directory
         saved = saved or {}
         self.prefixes = {site: set(found) for site, found in saved.get("prefixes", {}).items()}
@@ -129,14 +131,14 @@ class Edge:
                 self.count(site, self.logs[site].lines())
 
     def count(self, site, lines):
-        with self.registry.lock:
+        with self.registries.lock:
             for line in lines:
                 try:
                     self.count_one(site, json.loads(line))
                     result = "counted"
                 except (ValueError, KeyError, TypeError, AttributeError):
                     result = "refused"
-                self.registry.add(LINES, (("result", result),), 1)
+                self.registries.own.add(LINES, (("result", result),), 1)
 
     def prefix(self, site, uri, status):
         known = self.prefixes.setdefault(site, set())
@@ -151,9 +153,11 @@ class Edge:
 
     def count_one(self, site, entry):
         status, took = int(entry["status"]), float(entry["request_time"])
+        if not 100 <= status <= 999:
+            raise ValueError(status)
         method = entry["method"] if entry["method"] in METHODS else OTHER
         place = (("prefix", self.prefix(site, entry["uri"], status)), ("site", site))
-        registry = self.registry
+        registry = self.registries.of(site)
         what = (("method", method), *place)
         # Before it happens, or the first of a series would be no increase to Prometheus.
         if not registry.knows("nginx_http_requests_total", (*what, ("status", ERRORS[0]))):

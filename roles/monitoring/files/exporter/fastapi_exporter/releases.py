@@ -9,34 +9,53 @@ import calendar
 import contextlib
 import json
 import os
+import re
 import time
 from collections import Counter
 
+from fastapi_exporter.files import open_regular
+
 ACTIONS = ("deploy", "rollback")
 OUTCOMES = ("good", "failed")
+APP = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}\Z")
+# A tag, a branch, a commit, a version or a requirement. Nothing that could be an address with a password in it.
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~/=<>!,-]{0,99}\Z")
+# Histories are root's; what is at their place by somebody else is not read.
+ROOT = 0
+MOST_BYTES = 16 << 20
+
+
+def plain(value):
+    """A text as a label, or a word that it is none."""
+    if value in (None, ""):
+        return ""
+    return value if isinstance(value, str) and PLAIN.match(value) and "//" not in value else "(not shown)"
 
 
 class Releases:
-    def __init__(self, top="/srv"):
+    def __init__(self, top="/srv", owner=ROOT):
         self.top = top
+        self.owner = owner
         self.read = {}
 
     def apps(self):
         """Names of the apps, with their histories. A history that has not grown is not read again."""
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(self.top)):
+            for name in filter(APP.match, sorted(os.listdir(self.top))):
                 path = os.path.join(self.top, name, "history.jsonl")
                 with contextlib.suppress(OSError):
-                    size = os.stat(path).st_size
+                    size = os.lstat(path).st_size
                     if self.read.get(name, (None,))[0] != size:
-                        self.read[name] = (size, history(path))
+                        self.read[name] = (size, history(path, self.owner))
                     yield name, self.read[name][1]
 
     def live(self, name):
         try:
-            return os.path.basename(os.readlink(os.path.join(self.top, name, "live.sock"))).removesuffix(".sock")
+            found = os.path.basename(os.readlink(os.path.join(self.top, name, "live.sock"))).removesuffix(".sock")
         except OSError:
             return ""
+        return found if RELEASE.match(found) else ""
 
     def values(self):
         """(metric, kind, [(labels, number)])."""
@@ -48,14 +67,15 @@ class Releases:
             if live:
                 told = [
                     ("release", live),
-                    ("revision", found.get("revision", "")),
-                    ("version", found.get("version", "")),
+                    ("revision", plain(found.get("revision"))),
+                    ("version", plain(found.get("version"))),
                 ]
                 info.append(((app, *told), 1))
-            counts = Counter((item.get("action", ""), item.get("outcome", "")) for item in entries)
+            ends = [(plain(item.get("action")), plain(item.get("outcome")), item) for item in entries]
+            counts = Counter((action, outcome) for action, outcome, _item in ends)
             for key in sorted({*counts, *((action, outcome) for action in ACTIONS for outcome in OUTCOMES)}):
                 deploys.append(((("action", key[0]), app, ("outcome", key[1])), counts[key]))
-            last = {(item.get("action", ""), item.get("outcome", "")): item.get("time", "") for item in entries}
+            last = {(action, outcome): str(item.get("time", "")) for action, outcome, item in ends}
             for key, ended in sorted(last.items()):
                 with contextlib.suppress(ValueError):
                     moment = calendar.timegm(time.strptime(ended, "%Y-%m-%dT%H:%M:%SZ"))
@@ -67,10 +87,10 @@ class Releases:
         yield "fastapi_deploy_guard_breaches_total", "counter", breaches
 
 
-def history(path):
+def history(path, owner):
     found = []
-    with open(path, encoding="utf-8") as stream:
-        for line in stream:
+    with open_regular(path, owner) as stream:
+        for line in stream.read(MOST_BYTES).decode("utf-8", "replace").splitlines():
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
                 if isinstance(entry, dict):

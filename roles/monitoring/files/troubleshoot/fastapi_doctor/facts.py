@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import glob
 import grp
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import platform
@@ -23,12 +25,23 @@ import sys
 import threading
 import time
 
+from fastapi_host.ask import connect_unix, get
+from fastapi_host.files import opened, read_bytes, read_json
+from fastapi_host.release import ID
+
 from fastapi_doctor import parse
-from fastapi_doctor.host import RELEASE_ID, read, read_json, run, tail
+from fastapi_doctor.host import read, run, side_by_side, tail
 
 # Seconds for all of them; what asks the network gives up before.
 DEADLINE = 8.0
 ASK = 3.0
+# Bytes of a file that is compared with what was released.
+LARGEST = 16 << 20
+# For what many apps are looked at side by side.
+READ = 6.0
+# Names in a release's source that are looked at.
+NAMES = 500
+JOURNAL_FIELDS = "MESSAGE,MESSAGE_ID,PRIORITY,SYSLOG_IDENTIFIER,UNIT,_COMM,_PID,_SYSTEMD_UNIT"
 AGENT = "fastapi-troubleshoot"
 PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,NRestarts,MainPID,ActiveEnterTimestampMonotonic,"
@@ -111,7 +124,7 @@ def clock(host):
     known = ctypes.CDLL(None, use_errno=True).adjtimex(timex) >= 0
     error = int.from_bytes(timex[MAXERROR : MAXERROR + ctypes.sizeof(ctypes.c_long)], sys.byteorder)
     paths = [
-        *glob.glob("/srv/*/history.jsonl"),
+        *(f"{app['base']}/history.jsonl" for app in host.apps),
         *glob.glob("/var/log/nginx/*.log"),
         "/var/log/journal",
         "/var/log/dpkg.log",
@@ -143,7 +156,7 @@ def descriptors(host):
 
 def _watched_processes():
     for path in glob.glob("/proc/[0-9]*/cgroup"):
-        match = re.search(r"/([^/\n]+@" + RELEASE_ID.pattern[1:-1] + r"|nginx)\.service", read(path, 4096))
+        match = re.search(r"/([^/\n]+@" + ID.pattern[1:-1] + r"|nginx)\.service", read(path, 4096))
         if match:
             yield int(path.split("/")[2]), match.group(1)
 
@@ -195,12 +208,17 @@ def _memory(unit):
 
 def journal(host):
     """What the apps and the system said in the last minutes."""
-    base = ("journalctl", "--quiet", "--no-pager", "--output=json", f"--since=@{int(host.now - host.window)}")
-    apps = {}
-    for app in host.apps:
+    base = (
+        *("journalctl", "--quiet", "--no-pager", "--output=json", f"--since=@{int(host.now - host.window)}"),
+        f"--output-fields={JOURNAL_FIELDS}",
+    )
+
+    def of_app(name):
         # By the unit's name, also of releases that are gone; and what systemd itself says about them.
-        name = f"{app['name']}@*.service"
-        apps[app["name"]] = parse.app_journal(parse.journal(run(*base, "--lines=5000", f"--unit={name}").out))
+        return parse.app_journal(parse.journal(run(*base, "--lines=5000", f"--unit={name}@*.service").out))
+
+    # One that floods the journal takes only its own time.
+    apps = side_by_side({app["name"]: functools.partial(of_app, app["name"]) for app in host.apps}, READ)
     kernel = parse.journal(run(*base, "--lines=200", "--dmesg", "--grep=Out of memory|oom-kill").out)
     errors = [
         {
@@ -223,7 +241,8 @@ def journal(host):
 
 def apps(host):
     held = parse.locks(read("/proc/locks"))
-    return [_app(app, held) for app in host.apps]
+    found = side_by_side({app["name"]: functools.partial(_app, app, held) for app in host.apps}, READ)
+    return [found[app["name"]] for app in host.apps if app["name"] in found]
 
 
 def _app(app, held):
@@ -245,7 +264,7 @@ def _app(app, held):
         "lock_held": _is_held(f"{base}/.lock", held) if lock else False,
         "lock_alive": bool(lock.get("pid")) and os.path.exists(f"/proc/{lock.get('pid')}"),
         "boot": read("/proc/sys/kernel/random/boot_id").strip(),
-        "history": parse.history("\n".join(tail(f"{base}/history.jsonl", 1 << 16))),
+        "history": parse.history(_history(f"{base}/history.jsonl")),
         "release_there": bool(id_) and os.path.isdir(release),
         "maintenance": os.path.exists(f"/var/lib/fastapi/nginx/{name}.maintenance"),
         "host": serve.get("domain", ""),
@@ -259,9 +278,17 @@ def _app(app, held):
     return found
 
 
+def _history(path):
+    try:
+        return read_bytes(path, 1 << 16, end=True).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _socket(path):
     try:
-        info = os.stat(path)
+        with opened(path, os.O_PATH) as descriptor:
+            info = os.fstat(descriptor)
     except OSError:
         return {"path": path, "exists": False, "is_socket": False, "user": "", "group": "", "mode": ""}
     return {
@@ -282,14 +309,13 @@ def _files(release, digests, name, id_):
         if path.startswith("systemd/"):
             real = f"/etc/systemd/system/{name}@{id_}.{path.partition('/')[2]}"
         try:
-            with open(real, "rb") as stream:
-                same = hashlib.sha256(stream.read()).hexdigest() == digest
-                found[real] = "" if same else "changed"
+            same = hashlib.sha256(read_bytes(real, LARGEST)).hexdigest() == digest
+            found[real] = "" if same else "changed"
         except OSError:
             found[real] = "missing"
     env = os.path.join(release, "env")
-    with contextlib.suppress(OSError):
-        info = os.stat(env)
+    with contextlib.suppress(OSError), opened(env, os.O_PATH) as descriptor:
+        info = os.fstat(descriptor)
         if info.st_uid != 0 or info.st_mode & 0o077:
             found[env] = (
                 found.get(env) or f"readable by others ({_user(info.st_uid)}, {stat.S_IMODE(info.st_mode):04o})"
@@ -299,7 +325,7 @@ def _files(release, digests, name, id_):
 
 def _owners(release, base):
     """What of a release does not belong to root, though the app must not be able to change it."""
-    paths = [base, os.path.dirname(release), release, *glob.glob(release + "/*"), *glob.glob(release + "/src/*")]
+    paths = [base, os.path.dirname(release), release, *_names(release), *_names(release + "/src")]
     wrong = []
     for path in paths:
         with contextlib.suppress(OSError):
@@ -307,6 +333,17 @@ def _owners(release, base):
             if info.st_uid != 0:
                 wrong.append({"path": path, "user": _user(info.st_uid)})
     return wrong[:5]
+
+
+def _names(directory):
+    """Paths of what is in a directory: of many the first ones."""
+    with (
+        contextlib.suppress(OSError),
+        opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor,
+        os.scandir(descriptor) as entries,
+    ):
+        return sorted(os.path.join(directory, entry.name) for entry in itertools.islice(entries, NAMES))
+    return []
 
 
 def _is_held(path, held):
@@ -346,14 +383,10 @@ def ask(name, path, unix="", port=0, tls=False):
     """Status and beginning of the answer to a GET, by a unix socket or from this host; of TLS also the certificate."""
     answer = {"status": 0, "body": "", "error": "", "seconds": 0.0, "fingerprint": ""}
     begun = time.monotonic()
+    deadline = begun + ASK
     connection = None
     try:
-        if unix:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(ASK)
-            connection.connect(unix)
-        else:
-            connection = socket.create_connection(("127.0.0.1", port), timeout=ASK)
+        connection = connect_unix(unix, deadline) if unix else socket.create_connection(("127.0.0.1", port), ASK)
         if tls:
             # Whose certificate it is, is judged; that it be trusted would hide which one it is.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -361,14 +394,11 @@ def ask(name, path, unix="", port=0, tls=False):
             context.verify_mode = ssl.CERT_NONE
             connection = context.wrap_socket(connection, server_hostname=name)
             answer["fingerprint"] = hashlib.sha256(connection.getpeercert(binary_form=True)).hexdigest()
-        head = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n"
+        headers = {"Host": name, "User-Agent": AGENT, "Accept": "*/*"}
         if unix:
-            head += "X-Forwarded-Proto: https\r\n"
-        connection.sendall((head + "\r\n").encode())
-        response = http.client.HTTPResponse(connection, method="GET")
-        response.begin()
-        answer["status"] = response.status
-        answer["body"] = response.read(400).decode("utf-8", "replace")
+            headers["X-Forwarded-Proto"] = "https"
+        answer["status"], body = get(connection, path, headers, deadline, 400)
+        answer["body"] = body.decode("utf-8", "replace")
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         answer["error"] = str(error) or type(error).__name__
     finally:
@@ -380,7 +410,7 @@ def ask(name, path, unix="", port=0, tls=False):
 
 def edge(host):
     """How nginx answers for each site, asked from this host by its name."""
-    found = []
+    questions = {}
     for site in host.sites:
         for server in site["servers"]:
             if not server["names"] or server["proxy_protocol"] or host.is_asleep(site["name"]):
@@ -395,8 +425,9 @@ def edge(host):
                     ),
                     "/",
                 )
-                found.append({"site": site["name"], "name": name, "port": port, **ask(name, path, port=port, tls=True)})
-    return found
+                questions[site["name"], name, port] = functools.partial(ask, name, path, port=port, tls=True)
+    answers = side_by_side(questions, READ)
+    return [{"site": key[0], "name": key[1], "port": key[2], **answers[key]} for key in questions if key in answers]
 
 
 # -- nginx ------------------------------------------------------------------------------------------------------------
@@ -410,7 +441,7 @@ def nginx(host):
         "installed": True,
         "test": _nginx_test(host),
         "drift": _drift(),
-        "changed": _newest_change("/etc/nginx"),
+        "changed": _newest_change(),
         "workers": _nginx_workers(master),
         "upstreams": _upstreams(host),
         "logs": _logs(host, master),
@@ -418,15 +449,14 @@ def nginx(host):
 
 
 # nginx -t opens its logs and makes directories and a pid file. In a mount namespace of its own that all goes to memory.
+# The words are the places, a dash, and the directories that nginx's configuration wants there.
 NGINX_TEST = """
 set -eu
 resolv=$(readlink -f /etc/resolv.conf || true)
 kept=$(cat /etc/resolv.conf 2>/dev/null || true)
-for place in "$@"; do
-    folders=$(find "$place" -xdev -type d 2>/dev/null | head -n 500 || true)
-    mount -t tmpfs -o mode=0755,size=16m tmpfs "$place"
-    for folder in $folders; do mkdir -p "$folder"; done
-done
+while [ "$1" != - ]; do mount -t tmpfs -o mode=0755,size=16m tmpfs "$1"; shift; done
+shift
+for folder do mkdir -p "$folder"; done
 case "$resolv" in
     /run/*) mkdir -p "$(dirname "$resolv")"; printf '%s\\n' "$kept" >"$resolv" ;;
 esac
@@ -440,11 +470,20 @@ def _nginx_test(host):
     places.update(os.path.dirname(path) for site in host.sites for path in site["logs"])
     there = sorted(place for place in places if os.path.isdir(place) and place not in {"/", "/dev"})
     there = [place for place in there if not any(place.startswith(other + "/") for other in there)]
-    done = run("unshare", "--mount", "--propagation", "private", "sh", "-c", NGINX_TEST, "nginx-test", *there)
+    words = ["nginx-test", *there, "-", *_wanted_folders(there)]
+    done = run("unshare", "--mount", "--propagation", "private", "sh", "-c", NGINX_TEST, *words)
     output = (done.out + done.err).strip()
     if done.code and not re.search(r"\[(emerg|alert|crit)\]|^nginx:", output, re.MULTILINE):
         return {"ok": None, "output": output}
     return {"ok": done.code == 0, "output": output}
+
+
+def _wanted_folders(places):
+    """Directories below the places that nginx's configuration names, and that are there. Not those that others made."""
+    named = {path for file in _configuration() for path in parse.paths(read(file))}
+    paths = {path for path in named if path.startswith(tuple(f"{place}/" for place in places))}
+    folders = {path if os.path.isdir(path) else os.path.dirname(path) for path in paths}
+    return sorted(folder for folder in folders if os.path.isdir(folder))
 
 
 def _drift():
@@ -467,17 +506,21 @@ def _drift():
     return sorted(found)
 
 
-def _newest_change(root):
-    """When something in the tree was last changed. Certificates are looked at by themselves."""
-    newest, what = 0.0, ""
+def _configuration(root="/etc/nginx"):
+    """Paths of nginx's files. Certificates are looked at by themselves."""
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name != "tls" and not name.startswith(".")]
-        for name in files:
-            with contextlib.suppress(OSError):
-                path = os.path.join(folder, name)
-                moment = os.lstat(path).st_ctime
-                if newest < moment <= time.time():
-                    newest, what = moment, path
+        yield from (os.path.join(folder, name) for name in files)
+
+
+def _newest_change():
+    """When something in the configuration was last changed."""
+    newest, what = 0.0, ""
+    for path in _configuration():
+        with contextlib.suppress(OSError):
+            moment = os.lstat(path).st_ctime
+            if newest < moment <= time.time():
+                newest, what = moment, path
     return {"time": newest, "path": what}
 
 
@@ -500,17 +543,19 @@ def _nginx_workers(master):
 
 def _upstreams(host):
     """Whether somebody listens where each site sends its requests."""
-    found = []
+    wanted = []
     for site in host.sites:
         if host.is_asleep(site["name"]):
             continue
-        for name, servers in site["upstreams"].items():
-            for server in servers:
-                found.append({"site": site["name"], "upstream": name, "server": server, "error": _connect(server)})
-        for target in site["proxies"]:
-            if "$" not in target and target not in site["upstreams"]:
-                found.append({"site": site["name"], "upstream": "", "server": target, "error": _connect(target)})
-    return found
+        wanted += [(site["name"], name, server) for name, servers in site["upstreams"].items() for server in servers]
+        targets = [target for target in site["proxies"] if "$" not in target and target not in site["upstreams"]]
+        wanted += [(site["name"], "", target) for target in targets]
+    errors = side_by_side({server: functools.partial(_connect, server) for _site, _name, server in wanted}, READ)
+    late = f"no answer within {READ:g} s"
+    return [
+        {"site": site, "upstream": name, "server": server, "error": errors.get(server, late)}
+        for site, name, server in wanted
+    ]
 
 
 def _connect(server):

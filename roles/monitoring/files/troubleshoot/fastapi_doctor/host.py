@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import json
 import os
-import re
-import subprocess
+import threading
 import time
-from collections import namedtuple
+
+from fastapi_host.files import apps, is_release, read_bytes, read_json, read_text
+from fastapi_host.kit import KIT
+from fastapi_host.redact import Redactor
+from fastapi_host.release import Layout, env_values
+from fastapi_host.run import run_bounded
 
 from fastapi_doctor import parse
-from fastapi_doctor.redact import env_values, secrets_of
 
 CONFIG = "/etc/fastapi/troubleshoot.json"
 DEFAULTS = {
@@ -35,36 +38,24 @@ DEFAULTS = {
     "secret_files": [],
 }
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}
-RELEASE_ID = re.compile(r"^\d{8}T\d{6}Z-[0-9a-f]{12}$")
-TIMEOUT = 6
-
-Result = namedtuple("Result", "code out err")
-
+# Of a command: seconds, and bytes of its output.
+TIMEOUT, MOST = 6, 16 << 20
+# Files with secrets that are no app's: certbot's environment, and its credentials for DNS.
+SECRET_ENVS = ("/etc/letsencrypt/fastapi.env",)
+SECRET_SETTINGS = ("/etc/letsencrypt/fastapi-dns.ini",)
 
 def run(*argv, timeout=TIMEOUT):
     """A command's exit code and output; 127 where it is not there, 124 where it took too long."""
-    try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-        )
-    except FileNotFoundError as error:
-        return Result(127, "", str(error))
-    except subprocess.TimeoutExpired:
-        return Result(124, "", f"{argv[0]} took more than {timeout} s")
-    return Result(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+    return run_bounded(argv, timeout, MOST, ENVIRONMENT)
+
+
+# Of files that are root's: links in them are, too. What an app could lay elsewhere is read by fastapi_host.files.
 
 
 def read(path, most=1 << 20):
     """Text of a file, or nothing."""
     try:
-        with open(path, "rb") as stream:
-            return stream.read(most).decode("utf-8", "replace")
+        return read_bytes(path, most, links=True).decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -72,21 +63,31 @@ def read(path, most=1 << 20):
 def tail(path, most=4 << 20):
     """The last lines of a file: as many as fit."""
     try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(size - most, 0))
-            lines = stream.read(most).decode("utf-8", "replace").splitlines()
+        text = read_bytes(path, most, end=True, links=True)
     except OSError:
         return []
-    return lines[1:] if size > most else lines
+    lines = text.decode("utf-8", "replace").splitlines()
+    return lines[1:] if len(text) == most else lines
 
 
-def read_json(path):
-    try:
-        found = json.loads(read(path))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def side_by_side(work, seconds):
+    """What functions without arguments return, by key. What is late, or failed, is left out: nobody waits for it.
+
+    :arg work: {key: function}
+    """
+    found = {}
+
+    def do(key, function):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            found[key] = function()
+
+    threads = [threading.Thread(target=do, args=item, daemon=True) for item in work.items()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return dict(found)
 
 
 class Host:
@@ -99,31 +100,27 @@ class Host:
         self.thresholds = {**DEFAULTS["thresholds"], **given.get("thresholds", {})}
         self.public_addresses = given.get("addresses", [])
         self.secret_files = given.get("secret_files", [])
-        self.apps = [self._app(path) for path in sorted(glob.glob("/srv/*/releases"))]
+        self.apps = [self._app(name) for name in apps()]
         self._see_who_runs()
         self.sites = self._sites()
         servers = [server for site in self.sites for server in site["servers"]]
         self.ports = sorted({port for server in servers for port in server["ports"]})
         self.outer_ports = sorted({port for server in servers for port in server["outer_ports"]})
 
-    def _app(self, releases):
-        base = os.path.dirname(releases)
-        name = os.path.basename(base)
-        try:
-            target = os.readlink(f"{base}/live.sock")
-        except OSError:
-            target = ""
+    def _app(self, name):
+        layout = Layout(name)
+        target = _link(layout.live)
         id_ = os.path.basename(target).removesuffix(".sock")
-        current = os.path.basename(os.path.realpath(f"{base}/current"))
+        current = os.path.basename(_link(layout.current))
         # Where the link is broken, `current` still tells which release it should be.
-        wanted = id_ if RELEASE_ID.match(id_) else current if RELEASE_ID.match(current) else ""
+        wanted = id_ if is_release(id_) else current if is_release(current) else ""
         return {
             "name": name,
-            "base": base,
+            "base": layout.base,
             "target": target,
             "live": wanted,
-            "current": current if RELEASE_ID.match(current) else "",
-            "manifest": read_json(f"{releases}/{wanted}/manifest.json") if wanted else {},
+            "current": current if is_release(current) else "",
+            "manifest": read_json(layout.release(wanted, "manifest.json")) if wanted else {},
         }
 
     def _see_who_runs(self):
@@ -151,14 +148,26 @@ class Host:
         """Names that users ask for, each once, with the site it belongs to."""
         return {name: site["name"] for site in self.sites for server in site["servers"] for name in server["names"]}
 
-    def secrets(self):
-        """What the report must not show: of all releases, for the journal tells of earlier ones, and of the monitor."""
+    def redactor(self):
+        """Hides what the report must not show: of all releases, for the journal tells of earlier ones."""
         public = [*self.domains(), *(app["name"] for app in self.apps)]
-        found = {}
-        for path in sorted(glob.glob("/srv/*/releases/*/env")):
-            found.update(secrets_of(env_values(read(path)), public))
-        for path in self.secret_files:
-            text = read(path).strip()
-            if len(text) >= 4:
-                found[text] = f"<{os.path.basename(path)}>"
-        return found
+        redactor = Redactor()
+        for app in self.apps:
+            layout = Layout(app["name"])
+            for id_ in layout.ids():
+                redactor.add(env_values(read_text(layout.release(id_, "env"))), public)
+            kept = read_json(os.path.join(KIT, app["name"] + ".json"))
+            for key in ("build_env", "build_secrets"):
+                redactor.add(kept.get(key) or {}, public)
+        for path in SECRET_ENVS:
+            redactor.add(env_values(read_text(path)), public)
+        for path in (*self.secret_files, *SECRET_SETTINGS):
+            redactor.add({os.path.basename(path) + "_secret": read_text(path).strip()})
+        return redactor
+
+
+def _link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import shlex
+
+from fastapi_host.lock import AWAY
+
 from fastapi_doctor import parse
 from fastapi_doctor.finding import critical, warning
 from fastapi_doctor.show import duration, size
@@ -12,8 +16,6 @@ from fastapi_doctor.show import duration, size
 # Restarts after which an app is not just unlucky, and the seconds in which they count.
 RESTARTS, RECENT = 3, 900
 CRASHES = 3
-# Seconds for which a run may be away from its lock between two steps; as in the lock's own code.
-AWAY = 3600
 
 
 def judge(facts, thresholds):
@@ -206,7 +208,8 @@ def _files(app, unit):
                 again,
             )
     if app["owners"]:
-        paths = " ".join(item["path"] for item in app["owners"])
+        # Whoever laid out the source has named them.
+        paths = shlex.join(item["path"] for item in app["owners"])
         yield warning(
             "app-release-owner",
             name,

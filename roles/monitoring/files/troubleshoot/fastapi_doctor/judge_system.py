@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from fastapi_doctor import parse
 from fastapi_doctor.finding import critical, warning
 from fastapi_doctor.show import duration, size
@@ -37,7 +39,7 @@ def judge(facts, thresholds):
 
 def _disks(facts, thresholds):
     for disk in facts.get("filesystems", []):
-        path = disk["path"]
+        path, word = disk["path"], shlex.quote(disk["path"])
         if disk["used"] >= thresholds["disk"] and disk["free"] < PLENTY:
             make = critical if disk["used"] >= FULL else warning
             yield make(
@@ -45,7 +47,7 @@ def _disks(facts, thresholds):
                 path,
                 f"the file system is {disk['used']:.0%} full",
                 f"{size(disk['free'])} of {size(disk['size'])} are free",
-                f"du -xh --max-depth=2 {path} | sort -h | tail; journalctl --vacuum-size=200M",
+                f"du -xh --max-depth=2 {word} | sort -h | tail; journalctl --vacuum-size=200M",
             )
         if disk["inodes"] >= thresholds["inodes"]:
             make = critical if disk["inodes"] >= FULL else warning
@@ -54,7 +56,7 @@ def _disks(facts, thresholds):
                 path,
                 f"{disk['inodes']:.0%} of the inodes are used",
                 "no file can be made when they are used up, however much space is free",
-                f"du -x --inodes --max-depth=2 {path} | sort -n | tail",
+                f"du -x --inodes --max-depth=2 {word} | sort -n | tail",
             )
         if disk["readonly"] and path in {"/", "/var", "/srv", "/run", "/tmp"}:
             yield critical(
@@ -184,7 +186,7 @@ def _units(facts):
             name,
             "what a timer starts has failed" if of_timer else "a unit has failed",
             f"result: {unit.get('Result', '?')}, exit status {unit.get('ExecMainStatus', '?')}",
-            f"journalctl -u {name} -n 30; systemctl reset-failed {name}",
+            f"journalctl -u {shlex.quote(name)} -n 30; systemctl reset-failed {shlex.quote(name)}",
         )
     for name in found["timers"]:
         unit = found["units"].get(name, {})

@@ -331,6 +331,11 @@ def nginx_site(text):
     }
 
 
+def paths(text):
+    """Absolute paths in a configuration, those of sockets too."""
+    return set(re.findall(r"(?:^|[\s\"':])(/[^\s;\"'{}$:]+)", text, re.MULTILINE))
+
+
 def _port(address):
     if address.startswith("unix:"):
         return 0
@@ -395,29 +400,41 @@ def journal(text):
             entry = json.loads(line)
         except ValueError:
             continue
-        message = entry.get("MESSAGE", "")
-        if isinstance(message, list):  # bytes that are no text
-            message = bytes(message).decode("utf-8", "replace")
-        message, priority, trace = _message(str(message or ""), number(entry.get("PRIORITY")))
+        if not isinstance(entry, dict):
+            continue
+        said = {key: _field(value) for key, value in entry.items()}
+        message, priority, trace = _message(said.get("MESSAGE", ""), number(said.get("PRIORITY")))
+        # Any process may send these fields. The journal knows which one it was: only systemd speaks of others.
+        of_systemd = said.get("_PID") == "1"
+        unit = (said.get("UNIT") if of_systemd else "") or said.get("_SYSTEMD_UNIT", "")
         found.append(
             {
-                "unit": entry.get("UNIT") or entry.get("_SYSTEMD_UNIT") or "",
-                "source": entry.get("SYSLOG_IDENTIFIER") or entry.get("_COMM") or "",
-                "time": int(entry.get("__REALTIME_TIMESTAMP", 0)) / 1e6,
+                "unit": unit,
+                "source": said.get("_COMM") or said.get("SYSLOG_IDENTIFIER", ""),
+                "time": (number(said.get("__REALTIME_TIMESTAMP")) or 0) / 1e6,
                 "priority": priority,
                 "message": message,
                 "trace": trace,
-                "id": entry.get("MESSAGE_ID", ""),
+                "id": said.get("MESSAGE_ID", "") if of_systemd else "",
             }
         )
     return found
+
+
+def _field(value):
+    """A field as text: bytes that are no text are a list of numbers, a field that was sent twice a list of texts."""
+    if isinstance(value, list) and value and all(isinstance(item, int) and 0 <= item < 256 for item in value):
+        return bytes(value).decode("utf-8", "surrogateescape")
+    if isinstance(value, list):
+        return _field(value[0]) if value else ""
+    return value if isinstance(value, str) else ""
 
 
 def _message(message, priority):
     """Of a JSON line of an app its message, its level and its traceback."""
     try:
         entry = json.loads(message) if message.startswith("{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         return message, 6 if priority is None else priority, ""

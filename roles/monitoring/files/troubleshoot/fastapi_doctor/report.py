@@ -8,6 +8,8 @@ from __future__ import annotations
 import textwrap
 import time
 
+from fastapi_host.text import one_line, safe
+
 from fastapi_doctor import parse
 from fastapi_doctor.finding import CRITICAL, WARNING
 from fastapi_doctor.show import duration, size
@@ -23,8 +25,8 @@ def ordered(findings):
 
 
 def as_json(facts, findings, code, redact):
-    """Plain data, without secrets."""
-    return redact(
+    """Plain data, without secrets, and safe for a terminal."""
+    report = redact(
         {
             "host": facts.get("system", {}).get("name", ""),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts.get("system", {}).get("now"))),
@@ -37,10 +39,14 @@ def as_json(facts, findings, code, redact):
             "facts": facts,
         }
     )
+    return safe(report)
 
 
 def as_text(facts, findings, code, redact, colours=False):
     """The report as lines of at most 80 columns, but for commands, which stay whole."""
+
+    def shown(text):
+        return one_line(redact(text))
 
     def paint(text, colour):
         return f"{COLOURS[colour]}{text}\033[0m" if colours else text
@@ -48,14 +54,14 @@ def as_text(facts, findings, code, redact, colours=False):
     lines = _head(facts, paint)
     for finding in ordered(findings):
         lines.append("")
-        lines += _finding(finding, redact, paint)
+        lines += _finding(finding, shown, paint)
     lines.append("")
     for title, rows in _sections(facts):
         rows = list(rows)
         if rows:
             lines.append(paint(title, "head"))
             # A row is cut: nothing in it that a finding does not say in full.
-            lines += ["  " + _cut(redact(row)) for row in rows]
+            lines += ["  " + _indented(redact(row)) for row in rows]
             lines.append("")
     lines.append(_sum(findings, code, paint))
     if findings:
@@ -100,6 +106,12 @@ def _wrapped(label, text):
         )
         or []
     )
+
+
+def _indented(row):
+    """A row within the width, with the blanks that it begins with and that part its columns."""
+    text = row.lstrip(" ")
+    return _cut(" " * (len(row) - len(text)) + "  ".join(map(one_line, text.split("  "))))
 
 
 def _cut(row, width=WIDTH - 2):
