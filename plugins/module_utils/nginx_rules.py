@@ -126,8 +126,8 @@ def cached_extra(location, path, location_extra, site):
             unknown = [name for name in re.findall(r"\$\{?(\w+)", value) if not re.search(rf"\${name}\b", known)]
             if unknown:
                 yield problem(
-                    where, f"gives the application ${unknown[0]}, which is not part of the key of {path}.cache", directive,
-                    mend=f"Add it to {path}.cache.key or bypass")
+                    where, f"gives the application ${unknown[0]}, which is not part of the key of {path}.cache",
+                    directive, mend=f"Add it to {path}.cache.key or bypass")
 
 
 def cache(value, path):

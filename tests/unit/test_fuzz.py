@@ -563,7 +563,8 @@ def render_monitoring(variables):
     domain, allow = variables["monitoring_access_domain"], variables["monitoring_access_allow"]
     (site,) = FILTERS["daoman.fastapi.monitoring_sites"](domain, True, allow, True)
     yield from site_texts(site)
-    yield "local-services.json", Counter(evaluate(plugin, "__monitoring_local_users | map('regex_search', '[^a-z_0-9-]')"))
+    users = evaluate(plugin, "__monitoring_local_users")
+    yield "local-services.json", Counter(bool(re.fullmatch("[a-z0-9_-]+", user)) for user in users)
     for item in evaluate(plugin, "__monitoring_resources.secrets + __monitoring_alertmanager_secrets"):
         yield item["dest"], Counter([len(item["content"].splitlines())])
 
