@@ -29,6 +29,8 @@ UNITS = "/run/systemd/system"
 WORK = "/run/fastapi/units"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON = "/usr/bin/python3"
+# With these a unit ends before its command runs (systemd.exec(5), "Process Exit Codes").
+SYSTEMD_STATUS = range(200, 245)
 # Of what a command says: its beginning is seldom of use, its end always.
 OUTPUT = 256 << 10
 # Files of a unit that name others of it.
@@ -195,7 +197,19 @@ class Cage:
             self._forget(name, path, work, ended)
         if result["Result"] == "success":
             return output, 0
+        if int(result["ExecMainStatus"] or 0) in SYSTEMD_STATUS and not output:
+            raise ReleaseError(
+                phase,
+                f"{message}: systemd cannot set up the unit and its sandbox (status {result['ExecMainStatus']}). "
+                "In a container it may need further capabilities, such as SYS_PTRACE.",
+                self._journal(name),
+            )
         return self._failed(result, service, argv, phase, message, output, timeout, check, shown)
+
+    def _journal(self, name):
+        """What systemd says about a unit."""
+        command = ["journalctl", "--no-pager", "--quiet", "--output", "cat", "--lines", "10", "--unit", name]
+        return self.shell.run(command, "cage", "", check=False)[0]
 
     def _result(self, name):
         shown, _code = self.shell.run(
