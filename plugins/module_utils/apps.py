@@ -209,7 +209,8 @@ def shared_directory(app, directory):
     Not by way of the release, whose links nginx would have to follow without a look at what is behind them.
     """
     path = posixpath.normpath(directory)
-    if any(f"{path}/".startswith(f"{posixpath.normpath(kept)}/") for kept in app.get("shared_paths") or []):
+    kept_paths = (app.get("release") or {}).get("shared_paths") or []
+    if any(f"{path}/".startswith(f"{posixpath.normpath(kept)}/") for kept in kept_paths):
         return posixpath.join(HOME, app["name"], "shared", path)
     return None
 
