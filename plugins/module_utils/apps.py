@@ -12,7 +12,7 @@ import copy
 import posixpath
 from functools import lru_cache
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+from ansible_collections.daoman.fastapi.plugins.module_utils import destinations, spec
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import build_packages
 
 APPS = "fastapi_apps"
@@ -54,13 +54,16 @@ def options():
     app = copy.deepcopy(_elements("gunicorn_app", DERIVED["gunicorn_app"]))
     site = copy.deepcopy(_elements("nginx", DERIVED["nginx"]))
     app.pop("static_paths", None)
-    app["aliases"] = site["aliases"]
+    # a wildcard has no certificate of its own over HTTP
+    app["aliases"] = {**site["aliases"], "destination": destinations.domain}
     for name in FROM_APP:
         site.pop(name, None)
     # an app has one server, its socket
     for name in ("servers", "method", "hash_key"):
         site.get("upstream", {}).get("options", {}).pop(name, None)
-    site.get("static", {}).get("options", {}).pop("previous", None)
+    static = site.get("static", {}).get("options", {})
+    static.pop("previous", None)
+    static["directory"] = {**static["directory"], "destination": destinations.served_directory}
     certificate = copy.deepcopy(_elements("certbot_tls", DERIVED["certbot_tls"]))
     for name in ("name", "domains", "state"):
         certificate.pop(name)

@@ -172,3 +172,18 @@ def test_the_only_app_need_not_be_named():
 def test_a_choice_between_apps_is_not_made_for_the_user(apps, words):
     with pytest.raises(AnsibleFilterError, match=words):
         one_app([{"name": name} for name in apps])
+
+
+@pytest.mark.parametrize("directory, served", [
+    ("media", "/srv/shop/shared/media"),
+    ("media/uploads", "/srv/shop/shared/media/uploads"),
+    ("mediaserver", "/srv/shop/current/src/mediaserver"),
+])
+def test_a_shared_path_is_served_from_where_it_really_is(directory, served):
+    """nginx follows no link of a release, and a shared path is one there."""
+    app = {
+        "name": "shop", "domain": "shop.example.com", "source": "/src", "app": "main:app",
+        "release": {"shared_paths": ["media"]}, "nginx": {"static": [{"url": "/media/", "directory": directory}]}}
+    (site,) = apps.nginx_sites([app])
+    assert site["static"][0]["directory"] == served
+    assert ("previous" in site["static"][0]) == ("current" in served)
