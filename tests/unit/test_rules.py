@@ -389,7 +389,7 @@ def test_parts_of_a_site_that_cannot_work_are_refused(change, path, said):
     "variables, path, said",
     [
         ({"nginx_limit_conn": -1}, "nginx_limit_conn", "must be at least 0"),
-        ({"nginx_auth_basic_limit": {"rate": "fast"}}, "nginx_auth_basic_limit.rate", "is no rate"),
+        ({"nginx_auth_basic_limit": {"rate": "fast"}}, "nginx_auth_basic_limit.rate", "is not a rate"),
         ({"nginx_auth_basic_limit": {"burst": -1}}, "nginx_auth_basic_limit.burst", "must be at least 0"),
         ({"nginx_proxy_protocol": True}, "nginx_proxy_protocol", "needs nginx_real_ip_from"),
         ({"nginx_real_ip_from": ["lb"]}, "nginx_real_ip_from[0]", "is not an address"),

@@ -48,7 +48,9 @@ chmod 7777 static/sticky
 truncate -s 1T static/sparse
 touch -- -rf static/--help "static/$(printf 'a\\nb\\033]0;owned\\007')"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("static/socket")'
-for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do ln "$file" "static/to-$(basename $file)" || true; done
+for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do
+  ln "$file" "static/to-$(basename $file)" || true
+done
 mknod static/null c 1 3 || true
 """
 PRINT_ESCAPES = "printf '\\033]0;owned\\007\\033[2J\\302\\2332J\\r\\b\\377'"
