@@ -447,7 +447,7 @@ def test_sites_are_linked_and_the_distributions_default_is_gone(host, sites):
     assert host.file("/etc/nginx/sites-enabled/shop.conf").linked_to == "/etc/nginx/sites-available/shop.conf"
     assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == sorted(f"{site['name']}.conf" for site in sites)
     file = host.file("/etc/nginx/sites-available/shop.conf")
-    assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+    assert (file.user, file.group, file.mode) == ("root", "adm", 0o640)
 
 
 def test_templates_of_the_users_replace_blocks(nginx, sites):
