@@ -27,7 +27,7 @@ TOPS = (
 BY_RIGHT = re.compile(
     r"/etc/systemd/system(/|$)(multi-user\.target\.wants|sockets\.target\.wants)?/?(_?(alpha|eve|fay|gus)@.*)?$"
     r"|/(srv|var/cache)/_?(alpha|eve|fay|gus)(/|$)|/var/cache/(apt|nginx|man)(/|$)|/root/\.(ansible|cache)(/|$)"
-    r"|/opt/fastapi$|/(var/cache|root|etc)$|/etc/(hostname|hosts|resolv.conf)$"
+    r"|/opt/fastapi$|/(var/cache|root|etc)$|/etc/(hostname|hosts|resolv.conf|(passwd|shadow|group|gshadow|subuid|subgid)-?)$"
 )
 
 

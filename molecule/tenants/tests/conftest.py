@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from attacks import accounts, attacks
+from attacks import attacks
 
 SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -65,7 +65,7 @@ class Attacked:
 def attacked(request) -> dict[str, Attacked]:
     """Each host by itself, and all at the same time."""
     hosts = sorted({item.callspec.params["_testinfra_host"].backend.hostname for item in request.session.items})
-    variables = {"accounts": accounts(SCENARIO), "attacks": attacks(SCENARIO, EPHEMERAL / "attacks/sources")}
+    variables = {"attacks": attacks(SCENARIO, EPHEMERAL / "attacks/sources")}
     running = []
     for name in hosts:
         log = EPHEMERAL / f"attacks-{name}.log"
