@@ -12,7 +12,7 @@ import copy
 import posixpath
 from functools import lru_cache
 
-from ansible_collections.daoman.fastapi.plugins.module_utils import spec
+from ansible_collections.daoman.fastapi.plugins.module_utils import destinations, spec
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import build_packages
 
 APPS = "fastapi_apps"
@@ -54,13 +54,16 @@ def options():
     app = copy.deepcopy(_elements("gunicorn_app", DERIVED["gunicorn_app"]))
     site = copy.deepcopy(_elements("nginx", DERIVED["nginx"]))
     app.pop("static_paths", None)
-    app["aliases"] = site["aliases"]
+    # a wildcard has no certificate of its own over HTTP
+    app["aliases"] = {**site["aliases"], "destination": destinations.domain}
     for name in FROM_APP:
         site.pop(name, None)
     # an app has one server, its socket
     for name in ("servers", "method", "hash_key"):
         site.get("upstream", {}).get("options", {}).pop(name, None)
-    site.get("static", {}).get("options", {}).pop("previous", None)
+    static = site.get("static", {}).get("options", {})
+    static.pop("previous", None)
+    static["directory"] = {**static["directory"], "destination": destinations.served_directory}
     certificate = copy.deepcopy(_elements("certbot_tls", DERIVED["certbot_tls"]))
     for name in ("name", "domains", "state"):
         certificate.pop(name)
@@ -206,7 +209,8 @@ def shared_directory(app, directory):
     Not by way of the release, whose links nginx would have to follow without a look at what is behind them.
     """
     path = posixpath.normpath(directory)
-    if any(f"{path}/".startswith(f"{posixpath.normpath(kept)}/") for kept in app.get("shared_paths") or []):
+    shared = (app.get("release") or {}).get("shared_paths") or []
+    if any(f"{path}/".startswith(f"{posixpath.normpath(kept)}/") for kept in shared):
         return posixpath.join(HOME, app["name"], "shared", path)
     return None
 

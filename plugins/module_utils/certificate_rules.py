@@ -7,14 +7,10 @@ changes."""
 from __future__ import annotations
 
 import ipaddress
-import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import certificates
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 
-VERSION = re.compile(r"^(\d+)\.\d+(\.\d+)?$")
-MAIL = re.compile(r"^[^@\s]+@[^@\s]+\.[^@\s]+$")
-PLUGIN = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 # Those of which both Debians have a package, to find the one that was meant.
 PLUGINS = (
     "cloudflare",
@@ -31,20 +27,13 @@ PLUGINS = (
 )
 # These take their credentials from the environment or the machine.
 WITHOUT_CREDENTIALS = ("google", "route53")
-PERIOD = "For example: 30 days, 48 hours, or 33% of its lifetime"
 PLACEHOLDERS = "certbot_tls_obtain: false leaves all sites with placeholders"
 
 
 def variables(values):
     """The role's variables, and its certificates against them."""
-    mail, version, plugin = (values.get(f"certbot_tls_{name}") for name in ("email", "version", "dns_plugin"))
-    if mail and not MAIL.match(mail):
-        yield problem("certbot_tls_email", "is no mail address", mail)
-    if version and not VERSION.match(version):
-        yield problem("certbot_tls_version", "is no version of certbot", version, mend="For example: 5.8.0")
-    if plugin and not PLUGIN.match(plugin.removeprefix("dns-")):
-        yield problem("certbot_tls_dns_plugin", "is no name of a plugin", plugin, mend="For example: cloudflare")
-    elif plugin and plugin.startswith("dns-"):
+    version, plugin = (values.get(f"certbot_tls_{name}") for name in ("version", "dns_plugin"))
+    if plugin and plugin.startswith("dns-"):
         yield problem("certbot_tls_dns_plugin", "is given with its prefix", plugin, mend=f"Write '{plugin[4:]}'")
     elif plugin and not version and plugin not in PLUGINS:
         close = nearest(plugin, PLUGINS)
@@ -54,7 +43,6 @@ def variables(values):
             else "Debian has: {}. For others set certbot_tls_version".format(", ".join(PLUGINS))
         )
         yield problem("certbot_tls_dns_plugin", "is no plugin that Debian has a package of", plugin, mend=mend)
-    yield from server(values.get("certbot_tls_server"), "certbot_tls_server")
     if values.get("certbot_tls_staging") and values.get("certbot_tls_server") != certificates.LETS_ENCRYPT:
         yield problem(
             "certbot_tls_staging",
@@ -70,14 +58,10 @@ def variables(values):
             hidden=True,
             mend="External account binding takes the key's id and the key",
         )
-    bundle = values.get("certbot_tls_ca_bundle")
-    if bundle and "-----BEGIN" not in bundle and not bundle.startswith("/"):
-        yield problem("certbot_tls_ca_bundle", "is neither PEM nor an absolute path on the host", bundle)
     if (values.get("certbot_tls_dns_propagation_seconds") or 0) < 0:
         yield problem(
             "certbot_tls_dns_propagation_seconds", "must be at least 0", values["certbot_tls_dns_propagation_seconds"]
         )
-    yield from period(values.get("certbot_tls_renew_before_expiry"), "certbot_tls_renew_before_expiry")
     for index, item in enumerate(values.get("certbot_tls_certificates") or []):
         where = join("certbot_tls_certificates", index)
         names = [(join(f"{where}.domains", at), name) for at, name in enumerate(item.get("domains") or [])]
@@ -98,8 +82,6 @@ def one(item, path, names, values):
     """One certificate: its own options, and where it has none, the role's."""
     if item.get("state") == "absent" or not item.get("obtain", True) or not values.get("certbot_tls_obtain", True):
         return
-    yield from server(item.get("server"), f"{path}.server")
-    yield from period(item.get("renew_before_expiry"), f"{path}.renew_before_expiry")
     kind = item.get("key_type") or values.get("certbot_tls_key_type")
     for option, its in (("rsa_key_size", "rsa"), ("elliptic_curve", "ecdsa")):
         if item.get(option) and kind != its:
@@ -121,8 +103,8 @@ def one(item, path, names, values):
             hidden=True,
             mend="What the plugin's documentation wants in its file of credentials",
         )
-    version = VERSION.match(values.get("certbot_tls_version") or "")
-    if item.get("profile") and (not version or int(version.group(1)) < certificates.PROFILES_SINCE):
+    major = (values.get("certbot_tls_version") or "0").partition(".")[0]
+    if item.get("profile") and int(major) < certificates.PROFILES_SINCE:
         yield problem(
             f"{path}.profile",
             "would be forgotten at the first renewal",
@@ -150,16 +132,3 @@ def certifiable(names, item, values):
                 name,
                 mend=f"{PLACEHOLDERS}, 'obtain: false' a single one; certbot_tls_server can name a CA of your own",
             )
-
-
-def server(value, path):
-    if value and not re.match(r"^https://[^/\s]+/\S*$", value):
-        yield problem(
-            path, "is no directory of an ACME server", value, mend="For example: https://acme.example.com/directory"
-        )
-
-
-def period(value, path):
-    match = certificates.PERIOD.match(value or "")
-    if value and (not match or (match.group(2) == "%" and int(match.group(1)) >= 100)):
-        yield problem(path, "is no time before the expiry", value, mend=PERIOD)

@@ -191,7 +191,12 @@ def ours(path, node, wanted, manifest, digests, packaged):
     if node.kind == "link":
         target = os.path.normpath(os.path.join(os.path.dirname(path), node.data))
         return target in packaged
-    return _has_header(node) or packaged.get(path) == hashlib.md5(node.data, usedforsecurity=False).hexdigest()
+    return _has_header(node) or packaged.get(path) == md5(node)
+
+
+def md5(node):
+    """As dpkg records its files."""
+    return hashlib.md5(node.data, usedforsecurity=False).hexdigest()
 
 
 def _has_header(node):
@@ -249,7 +254,8 @@ TELLING = re.compile(
     r"signature|bearer|secure_link", re.I)
 WORD = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\s;{}()\"']+")
 # Variables, operators, numbers and switches hide nothing.
-OPEN = re.compile(r"^(?:[\"']?(?:\$\w+|\$\{\w+\})+[\"']?|[!=~*]+|\d{1,5}[a-zA-Z%/]{0,3}|on|off|default|always|\"\"|'')$")
+OPEN = re.compile(
+    r"^(?:[\"']?(?:\$\w+|\$\{\w+\})+[\"']?|[!=~*]+|\d{1,5}[a-zA-Z%/]{0,3}|on|off|default|always|\"\"|'')$")
 RANDOM = re.compile(r"^(?![/~]|unix:|https?:)(?=\S*[0-9])(?=\S*[A-Za-z])[\w+/=.-]{16,}$")
 URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(?=@)")
 # Of one run: the same value has the same mark before and after a change, and nobody can try values against it later.
@@ -512,7 +518,10 @@ def unreadable(path, user="www-data"):
 
 
 def not_only_roots(path, trusted=("adm", "syslog")):
-    """The directory in which others than root can make links where a log is to be, or None. nginx opens logs as root."""
+    """The directory in which others than root can make links where a log is to be, or None.
+
+    nginx opens logs as root.
+    """
     groups = {os.getegid()}
     for name in trusted:
         with contextlib.suppress(KeyError):
@@ -522,7 +531,8 @@ def not_only_roots(path, trusted=("adm", "syslog")):
         info = os.stat(folder)
         # In a sticky directory nobody replaces what is root's, but everybody can make something new.
         shared = info.st_mode & stat.S_IWOTH and not (folder != first and info.st_mode & stat.S_ISVTX)
-        if info.st_uid not in (0, os.geteuid()) or shared or (info.st_mode & stat.S_IWGRP and info.st_gid not in groups):
+        theirs = info.st_mode & stat.S_IWGRP and info.st_gid not in groups
+        if info.st_uid not in (0, os.geteuid()) or shared or theirs:
             return folder
         if folder == "/":
             break

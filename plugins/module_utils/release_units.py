@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import apply_profile, render
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import apply_profile, escape, render
 
 # Seconds between the end of the graceful timeout and SIGKILL, for the app's own shutdown code.
 MARGIN = 10
@@ -45,7 +45,7 @@ def service_sections(app):
             "NotifyAccess": "main",
             "User": name,
             "Group": name,
-            "WorkingDirectory": f"{release}/src" + (f"/{app['subdirectory']}" if app["subdirectory"] else ""),
+            "WorkingDirectory": f"{release}/src" + (f"/{escape(app['subdirectory'])}" if app["subdirectory"] else ""),
             "RuntimeDirectory": f"{name}/%i",
             "EnvironmentFile": f"{release}/env",
             "Environment": ["FASTAPI_RELEASE=%i", f"PATH={release}/venv/bin:/usr/local/bin:/usr/bin:/bin"],
@@ -74,7 +74,7 @@ def service_sections(app):
             # A line does not set its own priority: journald counts the lines of each priority apart.
             "SyslogLevelPrefix": service["journal_sockets"],
             "InaccessiblePaths": None if service["journal_sockets"] else JOURNAL,
-            "ReadWritePaths": [f"/srv/{name}/shared", *service["writable_paths"]],
+            "ReadWritePaths": [f"/srv/{name}/shared", *map(escape, service["writable_paths"])],
         },
         "Install": {"WantedBy": "multi-user.target"},
     }

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What argument specs cannot say, by role: names that collide, combinations that cannot work.
 
-A rule is a generator of problems over values filled by the spec: of the right types, None where a required one is
-missing or wrong. ROLES lists the rules of each role; check_apps() applies the same ones to fastapi_apps, with the paths
-that the user wrote.
+A rule is a generator of problems over values filled by the spec: of the right types and fit for where they end up (see
+destinations), None where a required one is missing or wrong. ROLES lists the rules of each role; check_apps() applies
+the same ones to fastapi_apps, with the paths that the user wrote.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ import re
 
 from ansible_collections.daoman.fastapi.plugins.module_utils import (
     certificate_rules,
+    destinations,
     hardening_rules,
     monitoring_rules,
     nginx_rules,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import CONTROL, ENV_NAME
 from ansible_collections.daoman.fastapi.plugins.module_utils.header_rules import headers
 from ansible_collections.daoman.fastapi.plugins.module_utils.spec import join, nearest, problem
 
-# struct sockaddr_un holds 108 bytes with the closing zero.
-LONGEST_SOCKET = 107
 # Seconds for which nginx keeps an idle connection to an app by default. The app must keep it longer.
 NGINX_KEEPALIVE = 2
 NGINX_LETS_GO = "Otherwise the app closes connections that nginx is about to use"
@@ -39,16 +37,7 @@ NEEDED = (
     ("app", "app.main:app"),
 )
 
-SITE_NAME = re.compile(r"^[a-z][a-z0-9-]*$")
-CERTIFICATE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-LABEL = re.compile(r"^(?!-)[a-z0-9-]{1,63}(?<!-)$")
-APP_OBJECT = re.compile(r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\(.*\))?$")
-CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
-UMASK = re.compile(r"^0?[0-7]{3}$")
-PYTHON = re.compile(r"^(\d+\.\d+(\.\d+)?|/.+)$")
-HOST_AND_PORT = re.compile(r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:(?P<port>\d{1,5}))?$")
-BATCH = re.compile(r"^([1-9]\d*|[1-9]\d?%|100%)$")
-UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(?P<kind>[a-z]+)$")
+UNIT_NAME = re.compile(r".+\.(?P<kind>[a-z]+)")
 
 # An app's name becomes a system user, a template unit and the directories /srv/<name> and /run/<name>:
 # names that Debian, systemd or the services of this collection already use for one of them.
@@ -66,21 +55,6 @@ RESERVED = frozenset([
 ])
 # fmt: on
 
-# Set by systemd or by the unit itself; a value of one's own would break the start.
-RESERVED_ENV = {
-    "GUNICORN_CMD_ARGS": "It would override gunicorn.conf.py: use the options under 'gunicorn'",
-    "INVOCATION_ID": "systemd sets it",
-    "JOURNAL_STREAM": "systemd sets it",
-    "LISTEN_FDNAMES": "systemd sets it",
-    "LISTEN_FDS": "systemd sets it",
-    "LISTEN_PID": "systemd sets it",
-    "LISTEN_PIDFDID": "systemd sets it",
-    "MAINPID": "systemd sets it",
-    "NOTIFY_SOCKET": "systemd sets it",
-    "WATCHDOG_PID": "systemd sets it",
-    "WATCHDOG_USEC": "systemd sets it",
-}
-
 # The sections that each kind of unit has besides Unit and Install.
 UNIT_SECTIONS = {
     "automount": "Automount",
@@ -96,36 +70,6 @@ UNIT_SECTIONS = {
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
-
-
-def domain_fault(domain, wildcard=False):
-    """Why this is no name that nginx can serve and a certificate can hold, or None."""
-    name = domain.lower()
-    if "://" in name or "/" in name:
-        return "is not a host name. Give the name only, without scheme and path"
-    if name.startswith("*.") and wildcard:
-        name = name[2:]
-    if "*" in name:
-        return "is a wildcard, for which no certificate can be had over HTTP. List the names, or prove them by DNS"
-    if ":" in name:
-        return "is not a host name. Give the name only, without a port"
-    if not name.isascii():
-        return "is not ASCII. Write it in its punycode form (xn--...)"
-    if name.endswith("."):
-        return "ends with a dot. Leave it out"
-    if len(name) > 253 or not all(LABEL.match(label) for label in name.split(".")):
-        return "is not a valid host name"
-    return None
-
-
-def domains(value, path, wildcard=False):
-    """The domain and the aliases of one app or site."""
-    names = [("domain", value.get("domain"))]
-    names += [(join("aliases", index), name) for index, name in enumerate(value.get("aliases") or [])]
-    for key, name in names:
-        fault = domain_fault(name, wildcard and key != "domain") if isinstance(name, str) else None
-        if fault:
-            yield problem(f"{path}.{key}", fault.partition(". ")[0], name, mend=fault.partition(". ")[2])
 
 
 def duplicates(items, path, what):
@@ -156,82 +100,33 @@ def unique_domains(items, path):
     yield from duplicates(names, path, "domain or alias")
 
 
-def relative(value, path, what):
-    """A path inside the source must stay there."""
-    if not isinstance(value, str):
-        return
-    if value.startswith("/"):
-        yield problem(path, f"{what} must be relative to the source", value)
-    elif ".." in value.split("/"):
-        yield problem(path, f"{what} must not leave the source", value)
-
-
-def environment(env, path):
-    for name, value in (env or {}).items():
-        where = join(path, name)
-        if not isinstance(name, str) or not ENV_NAME.match(name):
-            yield problem(
-                where,
-                "is no name for an environment variable",
-                hidden=True,
-                mend="Letters, digits and underscores, not starting with a digit",
-            )
-        elif name in RESERVED_ENV:
-            yield problem(where, "cannot be set", hidden=True, mend=RESERVED_ENV[name])
-        elif value is None:
-            yield problem(where, "is empty", hidden=True, mend='Write "" for an empty value, or leave the line out')
-        elif isinstance(value, (dict, list, tuple)):
-            yield problem(where, "is not a single value", hidden=True, mend="Encode it, say by to_json")
-        elif CONTROL.search(str(value)):
-            yield problem(where, "has a control character, with which systemd would drop it", hidden=True)
-
-
 # -- applications -----------------------------------------------------------------------------------------------------
 
 
 def app(value, path):
     """One element of gunicorn_app_apps, or of fastapi_apps as far as it is the same."""
     name = value["name"] or ""
-    if name and not release.APP_NAME.match(name):
-        yield problem(
-            f"{path}.name",
-            "is no name for an app",
-            name,
-            mend="Lower-case letters, digits and dashes, starting with a letter, at most 31 characters",
-        )
-    elif name in RESERVED or name.startswith("systemd-"):
+    if name in RESERVED or name.startswith("systemd-"):
         yield problem(f"{path}.name", "is taken by the system", name, mend=f"For example: {name}-api")
     if value.get("state") == "absent":
         return
     for key, example in NEEDED:
         if value[key] is None:
             yield problem(f"{path}.{key}", "is required and missing", mend=f"For example: {example}")
-    if value["app"] is not None and not APP_OBJECT.match(value["app"]):
-        yield problem(f"{path}.app", "is not module:attribute", value["app"], mend="For example: app.main:app")
-    yield from domains(value, path)
     yield from source(value, path)
-    yield from environment(value.get("env"), f"{path}.env")
     yield from releases(value.get("release") or {}, f"{path}.release")
     yield from processes(value, path)
-    for index, directory in enumerate(value.get("static_paths") or []):
-        yield from relative(directory, join(f"{path}.static_paths", index), "a static directory")
-    for key, probe in (value.get("health") or {}).items():
-        if key in ("readiness", "liveness") and isinstance(probe, str) and not probe.startswith("/"):
-            yield problem(f"{path}.health.{key}", "must be a path", probe, mend="Begin it with '/'")
     for key in ("successes", "timeout"):
         yield from at_least(value, path, f"health.{key}", 1)
 
 
 def releases(value, path):
     """How an app's releases are made and judged."""
-    for key in ("build_env", "build_secrets"):
-        yield from environment(value.get(key), f"{path}.{key}")
     for key in ("keep", "build_timeout", "build_tasks_max", "build_cpu_weight", "build_io_weight"):
         yield from at_least(value, path, key, 1)
     kept = value.get("shared_paths") or []
     for index, shared in enumerate(kept):
         where = join(f"{path}.shared_paths", index)
-        yield from relative(shared, where, "a shared path")
         if isinstance(shared, str) and posixpath.normpath(shared) == ".":
             yield problem(where, "is the whole source", shared, mend="Name a path inside it, for example: media")
         for other in kept[:index]:
@@ -240,18 +135,13 @@ def releases(value, path):
     for point, entries in (value.get("hooks") or {}).items():
         for index, entry in enumerate(entries or []):
             where = join(f"{path}.hooks.{point}", index)
-            if not (entry or "").strip():
-                yield problem(where, "is empty", entry)
-            elif point == "after_failure" and release.is_task_file(entry):
+            if point == "after_failure" and release.is_task_file(entry or ""):
                 yield problem(where, "cannot be a file of tasks", entry, mend="Give a command")
     for key, least in (("seconds", 0), ("baseline", 1), ("requests", 1), ("latency_floor", 0), ("latency", 1)):
         yield from at_least(value, path, f"guard.{key}", least)
     rate = (value.get("guard") or {}).get("error_rate")
     if rate is not None and not 0 <= rate < 1:
         yield problem(f"{path}.guard.error_rate", "must be at least 0 and less than 1", rate, mend="5 % is 0.05")
-    log = (value.get("guard") or {}).get("access_log")
-    if log and not log.startswith("/"):
-        yield problem(f"{path}.guard.access_log", "must be absolute", log)
 
 
 def nested(one, other):
@@ -262,9 +152,6 @@ def nested(one, other):
 def source(value, path):
     origin = value["source"]
     if origin is None:
-        return
-    if not origin.strip():
-        yield problem(f"{path}.source", "is empty", origin)
         return
     kind = value.get("source_type") or "auto"
     kind = release.source_type(origin) if kind == "auto" else kind
@@ -278,8 +165,6 @@ def source(value, path):
                 "requirement": "Put it into the source: name==version",
             }.get(kind, "It selects a commit of a git source: leave it out"),
         )
-    if version.startswith("-") or re.search(r"\s", version):
-        yield problem(f"{path}.version", "is no branch, tag or commit", version)
     checksum = value.get("checksum")
     if checksum and kind not in ("archive", "wheel"):
         yield problem(
@@ -288,8 +173,6 @@ def source(value, path):
             checksum,
             mend="It is for an archive or a wheel: leave it out",
         )
-    elif checksum and not CHECKSUM.match(checksum):
-        yield problem(f"{path}.checksum", "is not sha256: and 64 hex digits", checksum)
     elif not checksum and kind in ("archive", "wheel") and release.is_url(origin):
         yield problem(
             f"{path}.checksum",
@@ -307,11 +190,6 @@ def source(value, path):
     subdirectory = value.get("subdirectory")
     if subdirectory and kind in ("wheel", "requirement"):
         yield problem(f"{path}.subdirectory", f"has no meaning for a source of type '{kind}'", subdirectory)
-    elif subdirectory:
-        yield from relative(subdirectory, f"{path}.subdirectory", "the subdirectory")
-    python = value.get("python")
-    if python and not PYTHON.match(python):
-        yield problem(f"{path}.python", "is neither a version nor an absolute path", python, mend="For example: '3.13'")
 
 
 def processes(value, path):
@@ -359,22 +237,11 @@ def processes(value, path):
             linger,
             mend=NGINX_LETS_GO,
         )
-    umask = gunicorn.get("umask")
-    if umask is not None and not UMASK.match(umask):
-        yield problem(f"{path}.gunicorn.umask", "is not an octal umask", umask, mend="Put it in quotes: '0027'")
     yield from at_least(value, path, "service.limit_nofile", 64)
     yield from at_least(value, path, "service.timeout_start", 1)
     yield from at_least(value, path, "service.log_rate_limit_interval", 1)
     yield from at_least(value, path, "service.log_rate_limit_burst", 0)
     yield from limit(service.get("exposure_limit"), f"{path}.service.exposure_limit")
-    for index, directory in enumerate(service.get("writable_paths") or []):
-        where = join(f"{path}.service.writable_paths", index)
-        if directory is None:
-            continue
-        if not directory.startswith("/"):
-            yield problem(where, "must be absolute", directory)
-        elif directory.rstrip("/") in ("", "/etc", "/usr", "/var", "/srv", "/run", "/boot", "/home", "/root"):
-            yield problem(where, "would open a system directory to the app", directory, mend="Name one below it")
     overrides = service.get("overrides") or {}
     yield from sections(overrides, f"{path}.service.overrides", "service")
     stop = (
@@ -399,12 +266,6 @@ def processes(value, path):
         )
 
 
-def batch(variables):
-    value = variables.get("gunicorn_app_batch")
-    if value is not None and not BATCH.match(value):
-        yield problem("gunicorn_app_batch", "is no number or share of hosts", value, mend="For example: 2, or 25%")
-
-
 def at_least(value, path, key, least):
     section, _dot, name = key.rpartition(".")
     number = (value.get(section) or {}).get(name) if section else value.get(name)
@@ -427,25 +288,11 @@ def site(value, path):
         where = join(f"{path}.static", index)
         url = entry.get("url")
         if isinstance(url, str):
-            if not url.startswith("/"):
-                yield problem(f"{where}.url", "must begin with '/'", url)
-            elif not url.endswith("/"):
-                # without it, /static../ would lead out of the directory
-                yield problem(f"{where}.url", "must end with '/'", url)
-            elif url.rstrip("/") in seen:
+            if url.rstrip("/") in seen:
                 first = seen[url.rstrip("/")]
                 yield problem(f"{where}.url", "is there twice", url, mend=f"The first is {first}")
             else:
                 seen[url.rstrip("/")] = f"{where}.url"
-        directory = entry.get("directory")
-        if isinstance(directory, str) and ".." in directory.split("/"):
-            yield problem(f"{where}.directory", "must not contain '..'", directory)
-        for key in ("directory", "previous", "url"):
-            yield from nginx_rules.plain(entry.get(key), f"{where}.{key}")
-
-    for key, time in (value.get("timeouts") or {}).items():
-        yield from nginx_rules.time(time, f"{path}.timeouts.{key}")
-    yield from nginx_rules.size(value.get("client_max_body_size"), f"{path}.client_max_body_size")
     yield from nginx_rules.upstream(value.get("upstream") or {}, f"{path}.upstream")
     yield from nginx_rules.locations(value, path)
     yield from headers(value.get("headers"), f"{path}.headers")
@@ -483,50 +330,10 @@ def site_of_app(value, path):
         )
 
 
-def standalone_site(value, path):
-    name = value.get("name")
-    if name is not None and not SITE_NAME.match(name):
-        yield problem(
-            f"{path}.name", "is no name for a site", name, mend="Lower-case letters, digits and dashes, a letter first"
-        )
-    yield from domains(value, path, wildcard=True)
-    yield from site(value, path)
-    for index, entry in nginx_rules.entries(value.get("static")):
-        directory = entry.get("directory")
-        if isinstance(directory, str) and not directory.startswith("/"):
-            yield problem("{}.directory".format(join(f"{path}.static", index)), "must be absolute", directory)
-        previous = entry.get("previous")
-        if previous and not previous.startswith("/"):
-            yield problem("{}.previous".format(join(f"{path}.static", index)), "must be absolute", previous)
-    for index, server in nginx_rules.entries((value.get("upstream") or {}).get("servers")):
-        address = server.get("address")
-        if isinstance(address, str):
-            yield from upstream_address(address, "{}.address".format(join(f"{path}.upstream.servers", index)))
-
-
-def upstream_address(address, path):
-    if address.startswith("unix:"):
-        yield from socket_path(address[len("unix:") :], path)
-        return
-    match = HOST_AND_PORT.match(address)
-    if not match or (match.group("port") and not 0 < int(match.group("port")) < 65536):
-        yield problem(path, "is neither host:port nor unix:/path", address)
-
-
-def socket_path(value, path):
-    if not value.startswith("/"):
-        yield problem(path, "must be an absolute path", value)
-    elif len(value.encode("utf-8")) > LONGEST_SOCKET:
-        yield problem(path, f"is longer than {LONGEST_SOCKET} bytes, the most that a socket's path can have", value)
-
-
 # -- certificates -----------------------------------------------------------------------------------------------------
 
 
 def certificate(value, path):
-    if isinstance(value.get("name"), str) and not CERTIFICATE_NAME.match(value["name"]):
-        yield problem(f"{path}.name", "is not a name for a certificate", value["name"],
-                      mend="Letters, digits, dots, dashes and underscores")
     names = value.get("domains")
     if names == []:
         yield problem(f"{path}.domains", "is empty", names, mend="A certificate needs at least one name")
@@ -535,10 +342,7 @@ def certificate(value, path):
         if name is None:
             continue
         where = join(f"{path}.domains", index)
-        fault = domain_fault(name, wildcard=True)
-        if fault:
-            yield problem(where, fault.partition(". ")[0], name, mend=fault.partition(". ")[2])
-        elif name.lower() in seen:
+        if name.lower() in seen:
             yield problem(where, "is there twice", name)
         seen.add(name.lower())
 
@@ -562,27 +366,6 @@ def sections(value, path, kind):
             )
         elif not isinstance(entries, dict):
             yield problem(where, "expected a dict of directives", entries)
-        else:
-            for key, item in entries.items():
-                yield from directive(key, item, join(where, key))
-
-
-def directive(key, value, path):
-    hidden = key == "Environment"
-    items = value if isinstance(value, list) else [value]
-    for item in items:
-        if item is None:
-            yield problem(path, "is empty", item, mend='Write "" to reset the directive, or leave the line out')
-        elif isinstance(item, (dict, list, tuple)):
-            yield problem(path, "expected a single value or a list of them", item, hidden=hidden)
-        elif "\n" in str(item) or "\0" in str(item):
-            yield problem(
-                path,
-                "spans several lines, and would end the directive early",
-                item,
-                hidden=hidden,
-                mend="Use a list to give a directive several times",
-            )
 
 
 def unit(value, path):
@@ -590,20 +373,7 @@ def unit(value, path):
     name = value["name"]
     if name is None:
         return
-    match = UNIT_NAME.match(name)
-    if not match or match.group("kind") not in UNIT_SECTIONS:
-        kind = match.group("kind") if match else name
-        close = nearest(kind, UNIT_SECTIONS)
-        yield problem(
-            f"{path}.name",
-            "is no name for a unit",
-            name,
-            mend=f"Did you mean '{name[: -len(kind) - 1]}.{close}'?"
-            if match and close
-            else "For example: worker.service",
-        )
-        return
-    kind = match.group("kind")
+    kind = UNIT_NAME.fullmatch(name)["kind"]
     contents = value.get("sections") or {}
     state = value.get("state")
     if state == "absent":
@@ -636,8 +406,9 @@ def unit(value, path):
         for key, item in (contents.get("Socket") or {}).items():
             if key in ("ListenStream", "ListenDatagram", "ListenSequentialPacket"):
                 for address in item if isinstance(item, list) else [item]:
-                    if isinstance(address, str) and address.startswith("/"):
-                        yield from socket_path(address, f"{path}.sections.Socket.{key}")
+                    fault = destinations.socket_path(address) if str(address).startswith("/") else None
+                    if fault:
+                        yield problem(f"{path}.sections.Socket.{key}", fault.text, address, mend=fault.fix)
 
 
 # -- which rules apply where ------------------------------------------------------------------------------------------
@@ -646,14 +417,13 @@ def unit(value, path):
 ROLES = {
     "certbot_tls": {"certbot_tls_certificates": ((certificate,), (unique_names,))},
     "gunicorn_app": {"gunicorn_app_apps": ((app,), (unique_names,))},
-    "nginx": {"nginx_sites": ((standalone_site,), (unique_names, unique_domains))},
+    "nginx": {"nginx_sites": ((site,), (unique_names, unique_domains))},
     "systemd_service": {"systemd_service_units": ((unit,), (unique_names,))},
 }
 
 # rules for a role's other variables
 SETTINGS = {
     "certbot_tls": (certificate_rules.variables,),
-    "gunicorn_app": (batch,),
     "hardening": (hardening_rules.variables,),
     "monitoring": monitoring_rules.RULES,
     "nginx": (nginx_rules.variables,),
@@ -667,9 +437,7 @@ def check(role, variables, problems=(), is_secret=None):
     :arg problems: what the spec found
     :arg is_secret: function(path) -> bool, for values that must not be shown
     """
-    found = [item for rule in SETTINGS.get(role, ()) for item in rule(variables)]
-    wrong = {item.path for item in problems}
-    found = [item for item in found if item.path not in wrong]
+    found = _shown([item for rule in SETTINGS.get(role, ()) for item in rule(variables)], problems, is_secret)
     for variable, (single, whole) in ROLES.get(role, {}).items():
         found += _check(variables.get(variable), variable, single, whole, problems, is_secret)
     return found
@@ -687,6 +455,11 @@ def _check(items, path, single, whole, problems, is_secret):
             found.extend(rule(item, join(path, index)))
     for rule in whole:
         found.extend(rule([item or {} for item in items or []], path))
+    return _shown(found, problems, is_secret)
+
+
+def _shown(found, problems, is_secret):
+    """What the spec did not report already, without secrets."""
     wrong = {item.path for item in problems}
     found = [item for item in found if item.path not in wrong]
     return [item.hidden() if is_secret and is_secret(item.path) else item for item in found]

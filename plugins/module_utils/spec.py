@@ -6,7 +6,8 @@
 Ansible's own validator stops at the first kind of problem, names no list index, knows no nearest name, fills no
 default below the first level and prints secrets. This one reports everything at once. It converts with Ansible's own
 functions, so that what both accept means the same; it is stricter where Ansible would silently change the meaning:
-a boolean or a float for a string ('version: 1.10' arrives as 1.1), a boolean for a number.
+a boolean or a float for a string ('version: 1.10' arrives as 1.1), a boolean for a number. Text must fit the place
+where it ends up (see destinations).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from functools import lru_cache
 
 from ansible.module_utils.common import validation
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, BOOLEANS_TRUE
+from ansible_collections.daoman.fastapi.plugins.module_utils import option_destinations
 
 ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 
-# Values below an option of this name are secrets in every spec: an application's environment.
-SECRET_OPTIONS = frozenset(["build_env", "build_secrets", "env", "gunicorn_app_tools_env"])
+# Values below an option of this name are secrets in every spec: an application's environment, also in a unit.
+SECRET_OPTIONS = frozenset(["Environment", "build_env", "build_secrets", "env", "gunicorn_app_tools_env"])
 HIDDEN = "value not shown"
 LONGEST_VALUE = 60
 
@@ -81,6 +83,8 @@ def entry_points(role, roles=ROLES):
     specs = (data or {}).get("argument_specs") or {}
     if "main" not in specs:
         raise SpecError(f"{path} has no entry point 'main'")
+    for point in specs.values():
+        option_destinations.mark(role, point.get("options") or {})
     return specs
 
 
@@ -103,7 +107,7 @@ def show(value):
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return "a dict with %s" % (", ".join(str(key) for key in list(value)[:5]) or "nothing in it")
+        return "a dict with %s" % (", ".join(show(key).strip("'") for key in list(value)[:5]) or "nothing in it")
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
     if isinstance(value, str):
@@ -191,7 +195,7 @@ def default(spec):
 
 
 def _secret(name, spec):
-    return name in SECRET_OPTIONS or bool(spec.get("no_log"))
+    return name in SECRET_OPTIONS or bool(spec.get("no_log")) or hasattr(spec.get("destination"), "secret")
 
 
 class _Checker:
@@ -264,7 +268,28 @@ class _Checker:
             self.choice(value, choices, path, hidden)
         if kind == "dict" and spec.get("options") is not None:
             return self.dict(spec, value, path, hidden, root)
+        # an empty value that is the default means "not set"
+        if value != spec.get("default") and not self.arrives(spec.get("destination"), value, path, hidden):
+            return default(spec)
         return value
+
+    def arrives(self, destination, value, path, hidden):
+        """Whether a value fits the place where it ends up. A tuple is for the keys and the values of a dict."""
+        if destination is None:
+            return True
+        if isinstance(destination, tuple):
+            # what is no dict below one is for the rules
+            entries = value.items() if isinstance(value, dict) else ()
+            hidden = hidden or hasattr(destination[1], "secret")
+            fits = [
+                self.arrives(destination[0], key, join(path, key), hidden)
+                and self.arrives(destination[1], item, join(path, key), hidden or _secret(key, {}))
+                for key, item in entries]
+            return all(fits)
+        fault = destination(value)
+        if fault:
+            self.add(path, fault.text, value, hidden, fault.fix)
+        return fault is None
 
     def elements(self, spec, value, path, hidden):
         kind = spec.get("elements")
@@ -286,6 +311,8 @@ class _Checker:
                 self.choice(item, choices, where, hidden)
             if kind == "dict" and spec.get("options") is not None:
                 item = self.dict(spec, item, where, hidden, (spec["options"], where))
+            elif not self.arrives(spec.get("destination"), item, where, hidden):
+                item = None
             result.append(item)
         return result
 
@@ -400,6 +427,9 @@ def convert(kind, value, choices=None):
             raise _WrongType("")
     elif kind in ("int", "float", "bytes", "bits"):
         if isinstance(value, bool):
+            raise _WrongType("")
+        # Python also reads other scripts' digits, blanks around a number, and 1_000
+        if kind in ("int", "float") and isinstance(value, str) and not re.fullmatch(r"[0-9.eE+-]+", value):
             raise _WrongType("")
         if kind == "float" and isinstance(value, (str, float)):
             try:

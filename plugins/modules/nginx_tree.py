@@ -66,8 +66,8 @@ options:
         type: str
       mode:
         description:
-          - Permissions. nginx's master process reads the configuration as root; its workers and other users do not need it, and
-            raw text may have secrets in it.
+          - Permissions. nginx's master process reads the configuration as root; its workers and other users do not need
+            it, and raw text may have secrets in it.
         type: str
         default: "0640"
   links:
@@ -108,8 +108,10 @@ options:
     description:
       - What becomes of foreign files. V(keep) leaves them, and lists them in the diff and in RV(foreign); V(fail)
         changes nothing and names them; V(remove) removes them.
-      - A foreign file where one of O(files) or O(links) is to be is a failure, unless this is V(remove), which replaces it.
-      - Files with the header of a role of this collection, and those of Debian's packages as they came, are not foreign.
+      - A foreign file where one of O(files) or O(links) is to be is a failure, unless this is V(remove), which replaces
+        it.
+      - Files with the header of a role of this collection, and those of Debian's packages as they came, are not
+        foreign.
     type: str
     choices: [keep, fail, remove]
     default: keep
@@ -152,13 +154,13 @@ attributes:
     support: full
   diff_mode:
     description: >-
-      One unified diff per file. In raw text from variables, what looks like a secret is replaced by a mark, which differs where
-      the value has changed.
+      One unified diff per file. In raw text from variables, what looks like a secret is replaced by a mark, which
+      differs where the value has changed.
     support: full
 notes:
   - Nothing of the arguments is in the journal or in the result, since the texts may have secrets in them.
-  - Fails before any change where a file of users and passwords (C(auth_basic_user_file)) is missing or not readable by nginx, and
-    where a log is to be in a directory in which others than root can make links. nginx opens logs as root.
+  - Fails before any change where a file of users and passwords (C(auth_basic_user_file)) is missing or not readable by
+    nginx, and where a log is to be in a directory in which others than root can make links. nginx opens logs as root.
   - Included files, certificates and keys must be named relative to O(root), or the test does not see the staged ones.
   - A symbolic link below O(root) to an absolute path below O(root) is tested with what it points to now.
 author: The daoman.fastapi contributors (@daoman)
@@ -235,7 +237,6 @@ origin:
 import contextlib
 import glob
 import grp
-import hashlib
 import os
 import pwd
 import re
@@ -394,17 +395,17 @@ class Transaction:
         found = {}
         for path, checksum in known.items():
             name = os.path.relpath(path, self.params["root"])
-            if not name.startswith("../") and (node := tree.read(path)) and node.kind == "file":
-                if hashlib.md5(node.data, usedforsecurity=False).hexdigest() == checksum:
-                    found[name] = found[path] = checksum
+            node = None if name.startswith("../") else tree.read(path)
+            if node and node.kind == "file" and tree.md5(node) == checksum:
+                found[name] = found[path] = checksum
         return found
 
     def refuse_taken(self, taken):
         if taken and self.params["foreign"] != "remove":
             names = "\n".join(tree.described(os.path.join(self.root, path)) for path in sorted(taken))
             raise tree.TreeError(
-                f"Files of somebody else are where this configuration has its own:\n{names}\nMove them away, give the site "
-                f"another name, or have them replaced (nginx_foreign_files: remove).\n{UNTOUCHED}")
+                f"Files of somebody else are where this configuration has its own:\n{names}\nMove them away, give the "
+                f"site another name, or have them replaced (nginx_foreign_files: remove).\n{UNTOUCHED}")
 
     def refuse_unsafe(self, wanted):
         """What nginx's own test does not see: passwords that it cannot read, logs where others can make links."""
@@ -418,14 +419,14 @@ class Transaction:
                 raise tree.TreeError(f"{where} {reason}. Nobody could log in.\n{UNTOUCHED}")
             elif os.path.isfile(real) and tree.SLOW_HASH.search(self.text(real)):
                 self.module.warn(
-                    f"{path} has passwords with a slow hash, such as bcrypt. nginx serves nobody else while it checks one. "
-                    "Use long random passwords with a fast hash: openssl passwd -apr1")
+                    f"{path} has passwords with a slow hash, such as bcrypt. nginx serves nobody else while it checks "
+                    "one. Use long random passwords with a fast hash: openssl passwd -apr1")
         for path in tree.log_files(self.texts.values()):
             folder = tree.not_only_roots(path)
             if folder:
                 raise tree.TreeError(
-                    f"{path} cannot be a log of nginx: others than root can write in {folder}, and nginx opens logs as root. "
-                    f"Put it below /var/log.\n{UNTOUCHED}")
+                    f"{path} cannot be a log of nginx: others than root can write in {folder}, and nginx opens logs as "
+                    f"root. Put it below /var/log.\n{UNTOUCHED}")
 
     @staticmethod
     def text(path):

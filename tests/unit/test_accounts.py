@@ -337,6 +337,17 @@ def test_what_still_runs_as_the_app_is_ended(host, monkeypatch):
 
 
 @as_root
+def test_what_runs_as_the_app_is_found_where_root_may_not_look_at_its_namespaces(monkeypatch):
+    """As in a container itself, which has no CAP_SYS_PTRACE."""
+
+    def denied(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(accounts.os, "readlink", denied)
+    assert os.getpid() in PROCESSES([os.geteuid()])
+
+
+@as_root
 def test_processes_of_a_container_of_root_are_left_alone():
     """Its accounts have the host's uids by chance."""
     command = ["unshare", "--pid", "--fork", "setpriv", f"--reuid={UID}", "--clear-groups", "sleep", "60"]

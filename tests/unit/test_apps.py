@@ -92,6 +92,18 @@ def test_a_site_is_served_from_the_live_socket_and_release():
     assert site["client_max_body_size"] == "20m"
 
 
+@pytest.mark.parametrize("shared, directory", [
+    (["media"], "/srv/shop/shared/media"), (["./media/"], "/srv/shop/shared/media"),
+    (["med"], "/srv/shop/current/src/api/media"), (["media/x"], "/srv/shop/current/src/api/media")])
+def test_a_shared_path_is_published_where_it_really_is(shared, directory):
+    """The link to it in the release is the app's own path from there on."""
+    static = [{"url": "/m/", "directory": "media"}]
+    app = {**MINIMAL, "subdirectory": "api", "release": {"shared_paths": shared}, "nginx": {"static": static}}
+    site = apps.nginx_sites([app])[0]
+    assert site["static"][0]["directory"] == directory
+    assert ("previous" in site["static"][0]) is directory.startswith("/srv/shop/current")
+
+
 def test_a_certificate_is_for_all_names_of_an_app():
     certificate, = apps.tls_certificates([{**FULL, "certificate": {"key_type": "rsa"}}])
     assert certificate["name"] == "shop" and certificate["domains"] == ["shop.example.com", "www.shop.example.com"]
@@ -160,3 +172,18 @@ def test_the_only_app_need_not_be_named():
 def test_a_choice_between_apps_is_not_made_for_the_user(apps, words):
     with pytest.raises(AnsibleFilterError, match=words):
         one_app([{"name": name} for name in apps])
+
+
+@pytest.mark.parametrize("directory, served", [
+    ("media", "/srv/shop/shared/media"),
+    ("media/uploads", "/srv/shop/shared/media/uploads"),
+    ("mediaserver", "/srv/shop/current/src/mediaserver"),
+])
+def test_a_shared_path_is_served_from_where_it_really_is(directory, served):
+    """nginx follows no link of a release, and a shared path is one there."""
+    app = {
+        "name": "shop", "domain": "shop.example.com", "source": "/src", "app": "main:app",
+        "release": {"shared_paths": ["media"]}, "nginx": {"static": [{"url": "/media/", "directory": directory}]}}
+    (site,) = apps.nginx_sites([app])
+    assert site["static"][0]["directory"] == served
+    assert ("previous" in site["static"][0]) == ("current" in served)

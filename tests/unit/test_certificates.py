@@ -553,8 +553,7 @@ def test_names_that_nobody_certifies_are_known(name, reason):
 def check(*certificates, **variables):
     values = {f"certbot_tls_{name}": value for name, value in variables.items()}
     filled, problems = spec.check(spec.load("certbot_tls"), {**values, "certbot_tls_certificates": list(certificates)})
-    assert problems == []
-    return list(rules.variables(filled))
+    return problems + list(rules.variables(filled))
 
 
 SHOP = {"name": "shop", "domains": ["shop.daoman.io"]}
@@ -599,11 +598,11 @@ SHOP = {"name": "shop", "domains": ["shop.daoman.io"]}
         ({}, {"dns_plugin": "cloudfare"}, "certbot_tls_dns_plugin", "Did you mean 'cloudflare'?"),
         ({"profile": "shortlived"}, {}, "certbot_tls_certificates[0].profile", "would be forgotten"),
         ({"profile": "shortlived"}, {"version": "4.2.0"}, "certbot_tls_certificates[0].profile", "would be forgotten"),
-        ({"server": "acme.example.org"}, {}, "certbot_tls_certificates[0].server", "is no directory"),
-        ({"renew_before_expiry": "a month"}, {}, "certbot_tls_certificates[0].renew_before_expiry", "is no time"),
-        ({"renew_before_expiry": "100%"}, {}, "certbot_tls_certificates[0].renew_before_expiry", "is no time"),
-        ({}, {"email": "ops"}, "certbot_tls_email", "is no mail address"),
-        ({}, {"version": "latest"}, "certbot_tls_version", "is no version"),
+        ({"server": "acme.example.org"}, {}, "certbot_tls_certificates[0].server", "is not the directory"),
+        ({"renew_before_expiry": "a month"}, {}, "certbot_tls_certificates[0].renew_before_expiry", "is not a time"),
+        ({"renew_before_expiry": "100%"}, {}, "certbot_tls_certificates[0].renew_before_expiry", "is not a time"),
+        ({}, {"email": "ops"}, "certbot_tls_email", "is not an e-mail address"),
+        ({}, {"version": "latest"}, "certbot_tls_version", "is not a valid version"),
         ({}, {"staging": True, "server": "https://acme.test/dir"}, "certbot_tls_staging", "is of Let's Encrypt"),
         ({}, {"eab_kid": "a"}, "certbot_tls_eab_hmac_key", "is required as well"),
         ({}, {"eab_hmac_key": "secret"}, "certbot_tls_eab_kid", "is required as well"),

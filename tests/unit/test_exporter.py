@@ -12,6 +12,8 @@ import json
 import os
 import re
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi_exporter import edge, registry, releases, senders, statsd
+from fastapi_exporter import edge, page, registry, releases, senders, statsd
 from fastapi_exporter.certificates import describe, sites
 
 SHOP, BLOG, ROOT = 990, 991, 0
@@ -488,6 +490,28 @@ def test_lines_a_second_are_bounded(intake, send, monkeypatch):
     now.now += 1
     send("a:1|c")
     assert outcome(intake)["counted"] == found["counted"] + 1
+
+
+def test_many_who_ask_at_once_get_one_page():
+    made = []
+
+    def lines():
+        made.append(True)
+        time.sleep(0.1)
+        return ["a 1"]
+
+    shared = page.Page(lines)
+    with ThreadPoolExecutor(20) as pool:
+        assert set(pool.map(lambda _: shared.read(), range(20))) == {b"a 1\n"}
+    assert len(made) == 1
+
+
+def test_apps_are_counted_while_a_page_is_made(intake, send, monkeypatch):
+    held = []
+    monkeypatch.setattr(registry, "shown", lambda _labels: held.append(intake.registries.lock.locked()) or "")
+    send("a:1|c\nb:1|h")
+    intake.registries.lines()
+    assert held and not any(held)
 
 
 def test_reasons_begin_at_0(intake, send):

@@ -43,9 +43,6 @@ def test_headers_that_browsers_know_pass(value):
         ("Strict-Transport-Security", "max-age=63072000; preload", "cannot be preloaded"),
         ("Permissions-Policy", "camera 'none'", "has 'camera 'none'' in it"),
         ("Cross-Origin-Opener-Policy", "same-site", "is no value of it"),
-        ("Two Words", "x", "is no name of a header"),
-        ("X-Mine", "a\nb", "is no text of one line"),
-        ("X-Mine", 1, "is no text of one line"),
     ],
 )
 def test_what_browsers_would_ignore_is_refused(name, text, said):

@@ -54,6 +54,7 @@ def layout(tmp_path):
         ("shop @ git+https://host:8443/a/shop@v1", "shop @ git+https://host:8443/a/shop@v1"),
         ("https://u:p@[2001:db8::1]:8443/x", "https://[2001:db8::1]:8443/x"),
         ("https://", "https://"),
+        ("https://host?mail=a@b", "https://host?mail=a@b"),
         ("see https://a:b@h/x and http://c:d@h/y.", "see https://h/x and http://h/y."),
     ],
 )

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import files, switch
@@ -71,8 +72,23 @@ def test_names_of_a_directory_are_read_without_links_and_with_a_bound(tmp_path, 
 
 def test_one_that_hangs_or_fails_takes_nothing_from_the_others():
     begun = time.monotonic()
-    found = host.side_by_side({"hangs": lambda: time.sleep(5), "fails": lambda: int("x"), "works": lambda: 1}, 0.3)
+    work = {"hangs": lambda: time.sleep(5), "fails": lambda: int("x"), "works": lambda: 1}
+    found, failed = host.side_by_side(work, 0.3)
     assert found == {"works": 1} and time.monotonic() - begun < 2
+    assert "not done within 0.3 s" in failed["hangs"] and failed["fails"].startswith("ValueError")
+
+
+def test_an_app_that_cannot_be_looked_at_is_named(monkeypatch):
+    """Its own facts are missing; those of the other app, and of the machine, are there."""
+    def one(app, _held):
+        if app["name"] == "alpha":
+            raise KeyError("x")
+        return {"name": app["name"]}
+
+    monkeypatch.setattr(facts, "_app", one)
+    monkeypatch.setattr(facts, "COLLECTORS", {"apps": facts.apps, "clock": lambda _host: {"future": []}})
+    found = facts.gather(SimpleNamespace(apps=[{"name": "alpha"}, {"name": "beta"}]))
+    assert found == {"apps": [{"name": "beta"}], "clock": {"future": []}, "failed": {"app alpha": "KeyError: 'x'"}}
 
 
 # -- questions --------------------------------------------------------------------------------------------------------

@@ -44,12 +44,13 @@ class Host:
         (self.root / "mime.types").write_text("types")
         (self.root / "nginx.conf").write_text("the distribution's")
         (self.root / "sites-enabled" / "default").symlink_to("../mime.types")
-        self.packaged = {name: hashlib.md5((self.root / name).read_bytes()).hexdigest()  # noqa: S324 - as dpkg has it
+        self.packaged = {name: hashlib.md5((self.root / name).read_bytes()).hexdigest()
                          for name in ("mime.types", "nginx.conf")}
         binary = folder / "sbin-nginx"
         binary.touch(0o755)
         self.params = {
-            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep", "group": "",
+            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep",
+            "group": "",
             "root": str(self.root),
             "manifest": str(folder / "state" / "manifest.json"), "binary": str(binary), "service": "nginx",
             "error_log": str(self.log), "timeout": 0.2,
@@ -500,7 +501,8 @@ def test_a_link_of_somebody_elses_is_refused(host):
         host.run(nginx="new", sites__shop="shop")
 
 
-@pytest.mark.parametrize("change, stays", [(None, False), ("# Role daoman.fastapi.nginx, edited\n", False), ("mine", True)])
+@pytest.mark.parametrize("change, stays", [
+    (None, False), ("# Role daoman.fastapi.nginx, edited\n", False), ("mine", True)])
 def test_a_file_that_replaced_one_of_a_site_that_is_gone_stays(host, change, stays):
     host.run(nginx="new", sites__shop="shop")
     path = host.root / "sites" / "shop.conf"
@@ -527,7 +529,8 @@ def test_the_default_site_stays_where_somebody_has_changed_it(host):
 def test_a_file_of_passwords_must_be_there_and_readable(host):
     users = host.folder / "users"
     text = f'auth_basic_user_file "{users}";'
-    with pytest.raises(tree.TreeError, match=f"{users}, named by var_nginx.conf as auth_basic_user_file, does not exist"):
+    said = f"{users}, named by var_nginx.conf as auth_basic_user_file, does not exist"
+    with pytest.raises(tree.TreeError, match=said):
         host.run(nginx=text)
     host.check_mode = True
     host.run(nginx=text)

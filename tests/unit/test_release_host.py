@@ -212,13 +212,23 @@ def test_the_sandbox_is_the_one_asked_for():
     assert "PrivateNetwork" not in service_sections(app())["Service"]
 
 
+def test_one_app_starves_nobody_and_answers_for_nobody():
+    service = service_sections(app())["Service"]
+    assert service["CPUWeight"] == service["IOWeight"] == 100 and service["OOMScoreAdjust"] > 0
+    assert service["SocketBindDeny"] == "1-32767"
+    assert service["InaccessiblePaths"] == ["-/run/systemd/journal", "-/run/dbus"]
+    overrides = {"Service": {"SocketBindAllow": "tcp:50051", "InaccessiblePaths": []}}
+    text = units(app(service={"overrides": overrides}), "www-data")["service"]
+    assert "SocketBindAllow=tcp:50051\n" in text and "InaccessiblePaths" not in text
+
+
 def test_an_app_writes_to_the_journal_by_its_output_alone_unless_it_is_told_otherwise():
     text = units(app(), "www-data")["service"]
     assert "\nInaccessiblePaths=-/run/systemd/journal\n" in text and "\nSyslogLevelPrefix=no\n" in text
     assert "\nLogRateLimitIntervalSec=60\nLogRateLimitBurst=2000\n" in text
     service = {"journal_sockets": True, "log_rate_limit_interval": 5, "log_rate_limit_burst": 0}
     text = units(app(service=service), "www-data")["service"]
-    assert "InaccessiblePaths" not in text and "\nSyslogLevelPrefix=yes\n" in text
+    assert "/run/systemd/journal" not in text and "\nSyslogLevelPrefix=yes\n" in text
     assert "\nLogRateLimitIntervalSec=5\nLogRateLimitBurst=0\n" in text
 
 

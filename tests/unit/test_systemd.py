@@ -71,9 +71,13 @@ def test_what_docs_promise_of_every_profile(profile):
     assert closed["ProtectSystem"] == "strict" and closed["CapabilityBoundingSet"] == ""
 
 
-def test_an_app_that_needs_d_bus_can_have_it():
-    unit = systemd.render(systemd.apply_profile({"Service": {"InaccessiblePaths": []}}, "network"))
-    assert "InaccessiblePaths" not in unit
+@pytest.mark.parametrize("own, lines", [
+    ({}, ["-/run/dbus"]), ({"InaccessiblePaths": None}, ["-/run/dbus"]), ({"InaccessiblePaths": []}, []),
+    ({"InaccessiblePaths": "-/run/systemd/journal"}, ["-/run/systemd/journal", "-/run/dbus"]),
+    ({"InaccessiblePaths": ["/a", "/b"]}, ["/a", "/b", "-/run/dbus"])])
+def test_what_a_unit_closes_is_closed_besides_d_bus(own, lines):
+    unit = systemd.render(systemd.apply_profile({"Service": own}, "network"))
+    assert [line.partition("=")[2] for line in unit.splitlines() if line.startswith("InaccessiblePaths")] == lines
 
 
 @pytest.mark.parametrize(

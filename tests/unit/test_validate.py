@@ -91,7 +91,7 @@ def test_one_problem_of_a_role_is_told_as_such():
 def test_problems_of_the_spec_and_of_the_rules_come_together():
     found = problems({"fastapi_apps": [{**APP, "domain": "a/b", "gunicorn": {"workers": "x"}}, {**APP, "healht": {}}]})
     assert [text.partition(": ")[0] for text in found] == [
-        "fastapi_apps[0].gunicorn.workers", "fastapi_apps[1].healht", "fastapi_apps[0].domain", "fastapi_apps[1].name"]
+        "fastapi_apps[0].domain", "fastapi_apps[0].gunicorn.workers", "fastapi_apps[1].healht", "fastapi_apps[1].name"]
 
 
 def test_the_sites_other_variables_are_checked_too():
@@ -251,7 +251,7 @@ def test_a_roles_variables_are_checked():
     found = problems({"nginx_sites": [{"name": "a", "domain": "a/b"}, {"nam": "b", "domain": "b.example"}],
                       "nginx_worker_connections": "many"}, role="nginx")
     assert [text.partition(": ")[0] for text in found] == [
-        "nginx_sites[1].nam", "nginx_sites[1].name", "nginx_worker_connections", "nginx_sites[0].domain"]
+        "nginx_sites[0].domain", "nginx_sites[1].nam", "nginx_sites[1].name", "nginx_worker_connections"]
 
 
 @pytest.mark.parametrize("args", [{}, {"apps": False}, {"rloe": "nginx"}, {"role": "no_such_role"}])

@@ -96,7 +96,8 @@ class Application:
     def answer(request):
         if upgrade := request.get("upgrade"):
             return f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode()
-        who = request.get("cookie") or request.get("authorization") or "nobody"
+        names = ("cookie", "authorization", "x-api-key", "x-my-key")
+        who = next((request.get(name) for name in names if request.get(name)), "nobody")
         host = request.get("x-forwarded-host") or request.get("host")
         text = f"{request.method} {request.target}, for {who}, at {host}\n".encode()
         if request.target.startswith("/large"):

@@ -152,6 +152,34 @@ def test_dotfiles_that_the_application_might_have(front, path):
     assert outcome.targets == ([] if front.hardened else [path])
 
 
+# -- An application that lays out links in what is published -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("path, layout", [
+    ("link.txt", "ln -sfn /srv/beta/secret.txt uploads/link.txt"),
+    ("link/secret.txt", "ln -sfn /srv/beta uploads/link"),
+    ("secret.txt", "mv uploads uploads.kept; ln -s /srv/beta uploads"),
+])
+def test_a_link_out_of_a_published_directory(front, path, layout):
+    def alpha(command):
+        front.host.check_output("runuser -u alpha -- sh -euc %s", f"cd /srv/alpha/shared; {command}")
+
+    alpha(layout)
+    try:
+        outcome = front.ask(f"/uploads/{path}")
+    finally:
+        alpha("if [ -d uploads.kept ]; then rm uploads; mv uploads.kept uploads; fi; find uploads -mindepth 1 -delete")
+    assert ("secret" in outcome.answer) is not front.hardened
+    assert outcome.status in ((403, 404) if front.hardened else (200,))
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/x"])
+def test_what_is_beside_a_place_with_a_password(hardened, path):
+    """The naive nginx has no password at all."""
+    outcome = hardened.ask(path, host="members.example.com", sni="members.example.com")
+    assert (outcome.status, outcome.targets) == (401, [])
+
+
 # -- Names -------------------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +388,18 @@ def test_a_forged_line_in_the_log(front):
             json.loads(line)
 
 
+def test_a_request_that_is_a_hundred_kilobytes_of_log(front):
+    """A control character is six bytes of JSON, and one client has a disk full of them in an hour."""
+    stamp = f"log{time.time_ns()}"
+    junk = "\x01" * 7900
+    agent = junk if front.hardened else "x" * 99999
+    front.ask(f"/static/nothing?{stamp}", f"Referer: {junk}", f"User-Agent: {agent}")
+    time.sleep(1.2)
+    path = "/var/log/nginx/shop.access.log" if front.hardened else "/var/log/naive.access.log"
+    line = front.host.check_output(f"grep -a {stamp} {path}")
+    assert (len(line) < 4000) is front.hardened
+
+
 # -- Caches ------------------------------------------------------------------------------------------------------------
 
 
@@ -367,11 +407,15 @@ def path_of_its_own() -> str:
     return f"/kept/{time.time_ns()}.css"
 
 
-@pytest.mark.parametrize("mine", ["Cookie: mine", "Authorization: mine"])
+@pytest.mark.parametrize("mine", ["Cookie: mine", "Authorization: mine", "X-API-Key: mine", "X-My-Key: mine"])
 def test_cache_deception(front, mine):
-    """The victim follows a link that looks like a file's; then the attacker asks for it."""
+    """The victim follows a link that looks like a file's; then the attacker asks for it.
+
+    Of a header whose name tells nothing, an application behind a cache learns nothing.
+    """
     path = path_of_its_own()
-    assert "for mine" in front.ask(path, mine).answer
+    known = not front.hardened or "My" not in mine
+    assert f"for {'mine' if known else 'nobody'}" in front.ask(path, mine).answer
     assert ("for mine" in front.ask(path).answer) is not front.hardened
 
 

@@ -332,9 +332,22 @@ def test_a_lock_can_be_broken_and_may_expire(host, tiny):
     lock(tiny, reason="lunch")
     assert tiny.deploy("-e", "gunicorn_app_break_lock=true", env={"BROKEN": "1"}).returncode == 0
     lock(tiny, reason="lunch", minutes=1)
-    host.check_output("sed -i 's/\"until\": \"20../\"until\": \"2001/' /srv/tiny/.lock")
+    host.check_output('sed -i \'s/"until": "20../"until": "2001/\' /srv/tiny/.lock')
     out = tiny.deployed(env={"BROKEN": "2"})
     assert host.file("/srv/tiny/.lock").size == 0, out
+
+
+def test_no_other_user_can_hold_an_app(host, tiny):
+    tiny.deployed(env={"HELD": "by nobody else"})
+    assert host.run("setpriv --reuid=nobody --clear-groups flock -n /srv/tiny/.lock true").rc != 0
+    # As releases before 0.3 made it.
+    host.check_output("chmod 644 /srv/tiny/.lock")
+    host.check_output("systemd-run --quiet --collect --unit=holder --uid=nobody flock /srv/tiny/.lock sleep 600")
+    try:
+        tiny.deployed(env={"HELD": "by nobody"})
+    finally:
+        held = host.run("systemctl stop holder").rc == 0
+    assert held and host.check_output("stat -c '%U %a' /srv/tiny/.lock") == "root 600"
 
 
 def test_a_hanging_run_is_ended_by_breaking_its_lock(host, tiny):
@@ -364,16 +377,62 @@ def test_an_absent_app_leaves_nothing(host, tiny):
     tiny.edit("tiny.example.com", "gone.example.com")
     tiny.options = source
     tiny.deployed()
-    assert host.user(name).exists
+    for account, comment in ((name, "FastAPI app"), (f"_{name}", "FastAPI build")):
+        user = host.user(account)
+        assert (user.gecos, user.home, user.shell) == (comment, "/nonexistent", "/usr/sbin/nologin")
+        assert user.groups == [account]
+    # What it could leave behind: a process outside of its unit, files of its uid, where its private ones end.
+    left = "touch /dev/shm/x /var/tmp/x; exec sleep 600"
+    as_it = f"setsid setpriv --reuid={name} --regid={name} --clear-groups"
+    host.check_output(f"{as_it} sh -c '{left}' </dev/null >/dev/null 2>&1 &")
+    uid = host.user(name).uid
     logs = "/var/log/nginx"
     host.check_output(f"mkdir -p {logs}; touch {logs}/{name}.access.log {logs}/{name}2.access.log")
     tiny.options = {"name": name, "state": "absent"}
     assert "changed=1" in tiny.deploy("--check").stdout
     assert "changed=1" in tiny.deployed()
-    assert not host.user(name).exists and not host.group(name).exists
+    for account in (name, f"_{name}"):
+        assert not host.user(account).exists and not host.group(account).exists
+    assert host.run(f"pgrep -U {uid}").rc == 1
+    assert host.check_output(f"find /tmp /var/tmp /dev/shm -uid {uid}") == ""
     left = host.check_output(f"find / -xdev -name '*{name}*' -not -path '/usr/*'")
     assert left.split() == [f"{logs}/{name}2.access.log"]
     assert host.run(f"ls -d /run/{name}").rc != 0
     assert host.check_output(f"systemctl list-units --all --no-legend '{name}*'") == ""
     host.check_output(f"rm {logs}/{name}2.access.log")
     assert "changed=0" in tiny.deployed()
+
+
+def test_what_was_there_before_is_refused_by_an_app_of_its_name_and_by_its_removal(host, tiny):
+    """A person's account, a cache of a package, a directory of another service."""
+    host.check_output(
+        "useradd --create-home --shell /bin/bash --comment Alice alice; mkdir -p /srv/ftp; touch /srv/ftp/file"
+    )
+    facts = "getent passwd alice; stat -c '%U %a %n' /home/alice /srv/ftp /srv/ftp/file /var/cache/apt"
+    before = host.check_output(facts)
+    role = "- {hosts: all, gather_facts: false, become: true, roles: [daoman.fastapi.gunicorn_app]}\n"
+    tiny.play.write_text(role, encoding="utf-8")
+    present = {**tiny.options, "domain": "alice.example.com"}
+    try:
+        for name, said in (
+            ("alice", "comment 'Alice', home /home/alice"),
+            ("ftp", "/srv/ftp"),
+            ("apt", "/var/cache/apt"),
+        ):
+            for tiny.options in ({**present, "name": name}, {"name": name, "state": "absent"}):
+                done = tiny.deploy("--check") if name == "alice" else tiny.deploy()
+                assert done.returncode != 0
+                assert f"'{name}' is not free on this host" in done.stdout and said in done.stdout, done.stdout
+        assert host.check_output(facts) == before
+    finally:
+        host.check_output("userdel -r alice; rm -r /srv/ftp")
+
+
+def test_the_history_tells_no_stranger_what_was_released(host, tiny):
+    tiny.deployed()
+    line = '{"revision": "x @ https://u:very-secret@h/x"}'
+    host.check_output(f"echo {shlex.quote(line)} >>/srv/tiny/history.jsonl; chmod 644 /srv/tiny/history.jsonl")
+    tiny.deployed()
+    assert "very-secret" not in host.check_output("cat /srv/tiny/history.jsonl")
+    assert host.check_output("stat -c '%U:%G %a' /srv/tiny/history.jsonl") == "root:adm 640"
+    assert host.check_output("stat -c %a /srv/tiny/current/state.json") == "600"

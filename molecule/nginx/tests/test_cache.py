@@ -40,7 +40,8 @@ def test_elsewhere_nothing_is_kept(ask, path):
 
 
 # Those that usual names of credentials make private, and the two that the location names itself.
-PRIVATE = [("Authorization: Bearer x",), ("Cookie: session=x",), ("X-API-Key: x",), ("X-Auth-Token: x",), ("X-Mine: 0",)]
+PRIVATE = [
+    ("Authorization: Bearer x",), ("Cookie: session=x",), ("X-API-Key: x",), ("X-Auth-Token: x",), ("X-Mine: 0",)]
 
 
 @pytest.mark.parametrize("header", PRIVATE, ids=lambda header: header[0].partition(":")[0])
@@ -79,10 +80,11 @@ OF_NGINX = {"host": "cached.example.com", "x-forwarded-proto": "https", "x-forwa
 
 
 def test_what_is_not_part_of_the_key_does_not_reach_the_application(ask):
-    """The API key in a header of any name, what a browser tells of itself, and who asks: all would be others' to read."""
-    headers = ["X-My-Key: mine", "Accept: text/html", "Accept-Language: de", "Accept-Encoding: gzip", "Origin: https://evil.test",
-               "User-Agent: mine", "Referer: https://mine.test", "Range: bytes=0-3", "Content-Type: application/x-mine",
-               "X-Request-ID: mine-mine-mine", "X-Forwarded-Host: evil.test", "X-Forwarded-Prefix: /mine", "If-None-Match: x"]
+    """An API key in a header of any name, what a browser tells of itself, who asks: all would be others' to read."""
+    headers = ["X-My-Key: mine", "Accept: text/html", "Accept-Language: de", "Accept-Encoding: gzip",
+               "Origin: https://evil.test", "User-Agent: mine", "Referer: https://mine.test",
+               "Range: bytes=0-3", "Content-Type: application/x-mine", "X-Request-ID: mine-mine-mine",
+               "X-Forwarded-Host: evil.test", "X-Forwarded-Prefix: /mine", "If-None-Match: x"]
     path = f"/kept/{time.time_ns()}"
     answer = ask(path, *(word for header in headers for word in ("--header", header)), "--interface", "127.0.9.9")
     found = seen(answer)
@@ -99,7 +101,8 @@ def test_headers_that_are_part_of_the_key_do(ask):
     for name in words:
         assert cached(ask(path, *one, "--header", f"{name}: other"))[0] == "MISS"
     # not to be had by writing two of them into one
-    assert cached(ask(path, *one[:2], "--header", "Accept-Language: de\thttps://shop.test", "--header", "Origin:"))[0] == "MISS"
+    joined = "Accept-Language: de\thttps://shop.test"
+    assert cached(ask(path, *one[:2], "--header", joined, "--header", "Origin:"))[0] == "MISS"
     found = seen(ask(f"/asked/{time.time_ns()}", *one))
     assert {name: found[name.lower()] for name in words} == words
     assert ask(f"/asked/{time.time_ns()}", *one).json()["headers"] != ask(f"/asked/{time.time_ns()}").json()["headers"]
@@ -111,8 +114,8 @@ def test_headers_that_are_part_of_the_key_do(ask):
 ])
 def test_who_asks_in_person_or_for_a_change_is_seen_whole(ask, arguments):
     path = f"/kept/{time.time_ns()}"
-    answer = ask(path, *arguments, "--header", "X-My-Key: mine", "--header", "Accept-Language: de", "--interface", "127.0.9.9",
-                 "--header", "X-Request-ID: mine-mine-mine", "--http1.1")
+    answer = ask(path, *arguments, "--header", "X-My-Key: mine", "--header", "Accept-Language: de",
+                 "--interface", "127.0.9.9", "--header", "X-Request-ID: mine-mine-mine", "--http1.1")
     found = seen(answer)
     assert (found["x-my-key"], found["accept-language"], found["x-real-ip"], found["x-request-id"]) == (
         "mine", "de", "127.0.9.9", "mine-mine-mine")
@@ -121,7 +124,8 @@ def test_who_asks_in_person_or_for_a_change_is_seen_whole(ask, arguments):
 
 def test_a_body_that_does_not_say_its_length_does_not_make_an_answer_for_others(nginx, ask, path):
     """Over HTTP/2 a body needs no length."""
-    nginx.curl(CACHED + path, "--http2", "--request", "GET", "--header", "Content-Length:", "--data-binary", "evil", trust="spread")
+    body = ("--request", "GET", "--header", "Content-Length:", "--data-binary", "evil")
+    nginx.curl(CACHED + path, "--http2", *body, trust="spread")
     assert "evil" not in ask(path).text
 
 

@@ -377,18 +377,22 @@ def test_the_log_has_one_json_object_for_each_request(nginx):
     assert float(line["upstream_response_time"]) >= 0
 
 
+FLOOD = r"""
+import socket, ssl
+plain = socket.create_connection(('127.0.0.1', 443))
+stream = ssl._create_unverified_context().wrap_socket(plain, server_hostname='shop.example.com')
+junk = b'\x01' * 7900
+lines = [b'GET /path?' + b'"' * 7900 + b' HTTP/1.1', b'Host: shop.example.com', b'Connection: close',
+         b'X-Request-ID: %s', b'Referer: before' + junk, b'User-Agent: agent' + junk]
+stream.sendall(b'\r\n'.join([*lines, b'', b'']))
+stream.recv(10)
+"""
+
+
 def test_what_a_client_sends_has_a_bound_in_the_log(nginx, measured):
     """A control character is six bytes of JSON: 24 kB of request were 100 kB of log. What is said before them stays."""
     request_id = f"log-test-{time.time_ns()}"
-    code = (
-        "import socket, ssl\n"
-        "raw = socket.create_connection(('127.0.0.1', 443))\n"
-        "stream = ssl._create_unverified_context().wrap_socket(raw, server_hostname='shop.example.com')\n"
-        "junk = b'\\x01' * 7900\n"
-        "stream.sendall(b'GET /path?' + b'\"' * 7900 + b' HTTP/1.1\\r\\nHost: shop.example.com\\r\\nConnection: close\\r\\n'\n"
-        f"               b'X-Request-ID: {request_id}\\r\\nReferer: before' + junk + b'\\r\\nUser-Agent: agent' + junk + b'\\r\\n\\r\\n')\n"
-        "stream.recv(10)\n")
-    nginx.python(code)
+    nginx.python(FLOOD % request_id)
     line = log_line(nginx, request_id)
     size = int(nginx.host.check_output(f"grep -a {request_id} /var/log/nginx/shop.access.log | wc -c"))
     measured(f"a request of 24 kB is {size} bytes of log")
@@ -443,7 +447,7 @@ def test_sites_are_linked_and_the_distributions_default_is_gone(host, sites):
     assert host.file("/etc/nginx/sites-enabled/shop.conf").linked_to == "/etc/nginx/sites-available/shop.conf"
     assert sorted(host.file("/etc/nginx/sites-enabled").listdir()) == sorted(f"{site['name']}.conf" for site in sites)
     file = host.file("/etc/nginx/sites-available/shop.conf")
-    assert (file.user, file.group, file.mode) == ("root", "root", 0o644)
+    assert (file.user, file.group, file.mode) == ("root", "adm", 0o640)
 
 
 def test_templates_of_the_users_replace_blocks(nginx, sites):

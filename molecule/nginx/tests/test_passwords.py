@@ -16,7 +16,8 @@ def ask(nginx):
 
 
 EVERYTHING = [
-    "/", "/x", "/docs", "/redoc", "/docs/oauth2-redirect", "/openapi.json", "/static/css/site.css", "/static/site.3f2a9c1b.css",
+    "/", "/x", "/docs", "/redoc", "/docs/oauth2-redirect", "/openapi.json", "/static/css/site.css",
+    "/static/site.3f2a9c1b.css",
     "/static/old.27e20196a850.css", "/part/x", "/kept/x", "/old", "/raw/x", "/.well-known/x"]
 
 
@@ -45,7 +46,7 @@ def test_a_kept_answer_is_not_for_those_without_a_password(ask):
 
 
 def test_passwords_can_be_tried_only_so_often(nginx, ask):
-    """The burst and what comes in meanwhile; nginx checks no more of them. Others, and what is open, are not concerned."""
+    """The burst and what comes in meanwhile, and no more are checked. Others, and what is open, are not concerned."""
     client = ("--interface", "127.0.6.6")
     found = nginx.statuses(f"{CLOSED}/?[1-800]", *AT_ONCE, *client, "--user", "alice:wrong")
     assert found["401"] >= 200 and found["429"] >= 100 and found["401"] + found["429"] == 800

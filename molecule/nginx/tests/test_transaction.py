@@ -204,6 +204,34 @@ def test_files_of_the_users_can_be_removed(operated, foreign):
     assert operated.ask("http://localhost:8082/").status == 0
 
 
+def test_what_the_configuration_says_is_for_root_only(nginx):
+    """Raw text may have secrets in it: neither other users nor the journal nor the output of -vvv have it."""
+    secret = f"s3cret{nginx.host.check_output('hostname')}"
+    output = nginx.applied("--diff", "-vvv", nginx_http_extra=f'map $host $own_token {{ default "{secret}"; }}')
+    assert "own_token" in output and "<hidden " in output and secret not in output
+    assert nginx.host.run(f"journalctl --no-pager | grep -c {secret}").stdout.strip() == "0"
+    files = "nginx.conf sites-available/shop.conf snippets/shop.headers.conf snippets/proxy.conf"
+    modes = nginx.host.check_output(f"cd /etc/nginx && stat -c '%a %U %G' {files}")
+    assert set(modes.splitlines()) == {"640 root adm"}
+    assert nginx.host.run("runuser -u nobody -- cat /etc/nginx/nginx.conf").failed
+    assert nginx.host.run(f"nginx -T | grep -c {secret}").stdout.strip() == "1", "root's own test works as before"
+
+
+@pytest.mark.either_host
+def test_what_somebody_put_where_a_site_is_to_be_stays(operated):
+    path = "/etc/nginx/sites-available/new.conf"
+    operated.host.check_output(f"echo 'server {{ listen 8083; }}' > {path}")
+    try:
+        before = operated.tree(), operated.workers()
+        said = operated.refused(nginx_sites=[*SITES, {**NEW, "certificate": "shop"}])
+        assert f"{path} (file, owner root, changed " in said and "nginx_foreign_files: remove" in said
+        assert (operated.tree(), operated.workers()) == before
+        operated.applied(nginx_sites=SITES)
+        assert "listen 8083" in operated.host.file(path).content_string
+    finally:
+        operated.host.check_output(f"rm {path}")
+
+
 @pytest.mark.either_host
 def test_what_was_changed_by_hand_is_put_right(nginx):
     before = nginx.tree()

@@ -120,7 +120,7 @@ def test_a_profile_closes_what_it_says_and_no_more(probe, profile, loopback, net
                      "loopback": loopback, "network": network}
 
 
-@pytest.mark.parametrize("profile, limit", [("strict", 0.6), ("localhost", 1.4), ("network", 1.5)])
+@pytest.mark.parametrize("profile, limit", [("strict", 0.3), ("localhost", 1.0), ("network", 1.2)])
 def test_the_exposure_is_low(host, profile, limit):
     done = host.run(f"systemd-analyze security --no-pager --threshold={int(limit * 10)} probe-{profile}.service")
     assert done.rc == 0, done.stdout.splitlines()[-1]

@@ -363,24 +363,26 @@ def _is_containers(pid):
 
     That is another pid namespace in this user namespace. A user needs a user namespace to make a pid namespace.
     """
+    if len(_status(pid).get("NSpid", "").split()) < 2:
+        return False
     try:
-        pids, users = (
-            os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user")
-        )
-    except OSError:  # it has ended
-        return True
-    return users and not pids
+        return os.readlink(f"/proc/{pid}/ns/user") == os.readlink("/proc/self/ns/user")
+    except OSError:  # it has ended, or this is itself a container, which may not look at that
+        return False
 
 
-def _uids(pid):
+def _status(pid):
+    """What the kernel tells about a process; nothing where it has ended."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as stream:
             lines = dict(line.split(":", 1) for line in stream if ":" in line)
     except OSError:
-        return set()
-    if lines.get("State", "").split()[:1] in (["Z"], ["X"]):
-        return set()
-    return {int(word) for word in lines.get("Uid", "").split()}
+        return {}
+    return {} if lines.get("State", "").split()[:1] in (["Z"], ["X"]) else lines
+
+
+def _uids(pid):
+    return {int(word) for word in _status(pid).get("Uid", "").split()}
 
 
 def _command(pid):

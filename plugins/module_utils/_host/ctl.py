@@ -200,6 +200,9 @@ def guarded(program, work):
     """The exit code of the work, which runs with root's plain surroundings."""
     os.umask(0o022)
     os.chdir("/")
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of a few characters is no reason to fail.
+        stream.reconfigure(errors="backslashreplace")
     try:
         return work()
     except Refused as refused:

@@ -24,6 +24,7 @@ GROUP = "adm"
 LONGEST = 2000
 
 URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s'\"<>]*)")
+AUTHORITY = re.compile(r"([^/?#]*)(.*)")
 # What is before the first slash: a host, and perhaps a port. Anything else after a colon is a password with a slash in
 # it, which somebody forgot to escape.
 HOST = re.compile(r"[^:]*(:\d*)?|\[.*\](:\d*)?")
@@ -50,11 +51,11 @@ def public_source(text):
 
 
 def _public_url(match):
-    host, slash, path = match["rest"].partition("/")
+    host, path = AUTHORITY.fullmatch(match["rest"]).groups()
     host = host.rpartition("@")[2]
     if not HOST.fullmatch(host) and "@" in path:
-        host, slash, path = path.rpartition("@")[2].partition("/")
-    rest = host + slash + path
+        host, path = AUTHORITY.fullmatch(path.rpartition("@")[2]).groups()
+    rest = host + path
     at = re.search("[?#]", rest)
     if at:
         rest = rest[: at.start()] + PARAMETER.sub(_public_parameter, rest[at.start() :])

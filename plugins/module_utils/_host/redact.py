@@ -78,7 +78,7 @@ PATTERNS = (
         HIDDEN,
     ),
 )
-USER = re.compile(r"(?<=://)[^\s/@\"'<>]*@")
+USER = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
 QUERY = re.compile("([?&]" + NAME + r"=)[^\s&#\"'<>]+", re.I)
 DSN = re.compile(r"\b(?:password|passwd|pwd|token|secret)\s*=\s*'?([^\s;'&]+)", re.I)
 

@@ -81,6 +81,10 @@ NO_PROFILE = "none"
 ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 # systemd drops an assignment that has a control character other than tab and newline.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# A backslash that no other one escapes joins a line with the next.
+LINE_END = re.compile(r"[\n\r\0]|(?<!\\)(?:\\\\)*\\\Z")
+# The name of a section or of a directive.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 EXPOSURE = re.compile(r"^→?\s*Overall exposure level for .*?: ([0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
 UNKNOWN_KEY = re.compile(r"Unknown key(?: name)? '(?P<key>[^']+)' in section '?\[?(?P<section>[^'\]]+)")
 UNKNOWN_SECTION = re.compile(r"Unknown section '?\[?(?P<section>[^'\]]+)")
@@ -96,9 +100,21 @@ def text(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
     value = str(value)
-    if "\n" in value or "\0" in value:
+    if not is_one_line(value):
         raise ValueError("a directive's value has one line")
     return value
+
+
+def checked_name(value):
+    """The name of a section or of a directive, as it is."""
+    if not NAME.fullmatch(str(value)):
+        raise ValueError(f"{value!r} is not the name of a section or directive")
+    return value
+
+
+def is_one_line(value):
+    """Whether systemd reads a value as one line: it also ends lines at CR and NUL, and joins lines at a backslash."""
+    return not LINE_END.search(value)
 
 
 def render(sections, header=""):
@@ -107,8 +123,9 @@ def render(sections, header=""):
     for section, directives in sections.items():
         if lines:
             lines.append("")
-        lines.append(f"[{section}]")
+        lines.append(f"[{checked_name(section)}]")
         for key, value in directives.items():
+            checked_name(key)
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 if item is not None:
                     lines.append(f"{key}={text(item)}")
@@ -121,6 +138,11 @@ def apply_profile(sections, profile):
         return sections
     service = sections.get("Service") or {}
     closed = {key: value for key, value in PROFILES[profile].items() if key not in service}
+    # What a unit closes by itself is closed besides; an empty list opens it.
+    own = service.get("InaccessiblePaths")
+    if own is None or own not in ([], ""):
+        paths = own if isinstance(own, (list, tuple)) else [own]
+        closed["InaccessiblePaths"] = [*filter(None, paths), PROFILES[profile]["InaccessiblePaths"]]
     return {**sections, "Service": {**service, **closed}}
 
 
@@ -131,7 +153,8 @@ def escape(value):
 
 def quote(value):
     """One word of a directive that takes several, such as Environment= or ExecStart=, as it is given."""
-    value = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    value = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    value = value.replace("\r", "\\r").replace("\t", "\\t")
     return f'"{escape(value)}"'
 
 

@@ -264,25 +264,34 @@ class Registries:
                 del self.each[owner]
 
     def lines(self):
+        """The page. Only what it is made of is taken under the lock: meanwhile apps send more."""
+        found = []
+        for name, kind, typed, values in self.taken():
+            values.sort(key=lambda pair: pair[0])
+            found += histogram(name, values, typed) if kind == "histogram" else family(name, kind, values, typed)
+        return found
+
+    def taken(self):
         with self.lock:
             self.forget()
             for owner, registry in self.each.items():
                 self.own.set(SERIES, ((self.label, owner),), registry.size)
             self.own.forget()
             registries = [self.own, *self.each.values()]
-            found = []
-            for name in sorted({name for registry in registries for name in registry.series}):
-                holders = [registry for registry in registries if name in registry.series]
-                kinds = {registry.kinds[name] for registry in holders}
-                for kind in sorted(kinds):
-                    of_kind = [registry.series[name] for registry in holders if registry.kinds[name] == kind]
-                    values = sorted((labels, value) for series in of_kind for labels, (value, _seen) in series.items())
-                    found += (
-                        histogram(name, values, len(kinds) == 1)
-                        if kind == "histogram"
-                        else family(name, kind, values, len(kinds) == 1)
-                    )
-            return found
+            found = {}
+            for registry in registries:
+                for name, series in registry.series.items():
+                    kinds = found.setdefault(name, {})
+                    values = kinds.setdefault(registry.kinds[name], [])
+                    if registry.kinds[name] == "histogram":
+                        values += [(labels, list(entry[0])) for labels, entry in series.items()]
+                    else:
+                        values += [(labels, entry[0]) for labels, entry in series.items()]
+        return [
+            (name, kind, len(kinds) == 1, values)
+            for name, kinds in sorted(found.items())
+            for kind, values in sorted(kinds.items())
+        ]
 
     def saved(self):
         with self.lock:

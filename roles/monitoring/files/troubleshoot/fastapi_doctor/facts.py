@@ -37,8 +37,10 @@ DEADLINE = 8.0
 ASK = 3.0
 # Bytes of a file that is compared with what was released.
 LARGEST = 16 << 20
-# For what many apps are looked at side by side.
-READ = 6.0
+# For what is done for many apps side by side, each of which is given up before.
+READ = 7.0
+# The exit code of a command that took too long.
+LATE = 124
 # Names in a release's source that are looked at.
 NAMES = 500
 JOURNAL_FIELDS = "MESSAGE,MESSAGE_ID,PRIORITY,SYSLOG_IDENTIFIER,UNIT,_COMM,_PID,_SYSTEMD_UNIT"
@@ -55,24 +57,13 @@ NGINX_DIGESTS = "/var/lib/fastapi/nginx/digests.json"
 
 def gather(host):
     """All facts by name. What failed is in `failed`, by name too."""
-    facts, failed = {}, {}
-
-    def work(name, function):
-        try:
-            facts[name] = function(host)
-        except Exception as error:  # whatever it is, the other facts are still worth having
-            failed[name] = f"{type(error).__name__}: {error}"
-
-    threads = [threading.Thread(target=work, args=item, daemon=True, name=item[0]) for item in COLLECTORS.items()]
-    deadline = time.monotonic() + DEADLINE
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    for thread in threads:
-        if thread.is_alive():
-            failed[thread.name] = f"it was not done within {DEADLINE:g} s"
-    return {**facts, "failed": {**failed}}
+    facts, failed = side_by_side({name: functools.partial(do, host) for name, do in COLLECTORS.items()}, DEADLINE)
+    # Of what was looked at for each app by itself.
+    for name in ("apps", "journal"):
+        failed.update(facts.get(name, {}).pop("failed", {}))
+    if "apps" in facts:
+        facts["apps"] = facts["apps"]["apps"]
+    return {**facts, "failed": failed}
 
 
 # -- the machine ------------------------------------------------------------------------------------------------------
@@ -215,22 +206,32 @@ def journal(host):
 
     def of_app(name):
         # By the unit's name, also of releases that are gone; and what systemd itself says about them.
-        return parse.app_journal(parse.journal(run(*base, "--lines=5000", f"--unit={name}@*.service").out))
+        done = run(*base, "--lines=5000", f"--unit={name}@*.service")
+        if done.code == LATE:
+            raise RuntimeError(done.err)
+        return parse.app_journal(parse.journal(done.out))
+
+    def entries(*arguments):
+        return parse.journal(run(*base, *arguments).out)
 
     # One that floods the journal takes only its own time.
-    apps = side_by_side({app["name"]: functools.partial(of_app, app["name"]) for app in host.apps}, READ)
-    kernel = parse.journal(run(*base, "--lines=200", "--dmesg", "--grep=Out of memory|oom-kill").out)
+    work = {app["name"]: functools.partial(of_app, app["name"]) for app in host.apps}
+    work["/kernel"] = functools.partial(entries, "--lines=200", "--dmesg", "--grep=Out of memory|oom-kill")
+    work["/errors"] = functools.partial(entries, "--lines=20", "--priority=err")
+    apps, failed = side_by_side(work, READ)
+    kernel = apps.pop("/kernel", [])
     errors = [
         {
             "time": entry["time"],
             "from": entry["unit"] or entry["source"],
             "text": " ".join(entry["message"].split())[:300],
         }
-        for entry in parse.journal(run(*base, "--lines=20", "--priority=err").out)
+        for entry in apps.pop("/errors", [])
     ]
     killed = re.compile(r"(?:Killed process|killed process) \d+ \(([^)]+)\)")
     return {
         "apps": apps,
+        "failed": {f"journal of {name}": why for name, why in failed.items()},
         "oom": sorted({name for entry in kernel for name in killed.findall(entry["message"])}),
         "errors": errors[-5:],
     }
@@ -241,8 +242,11 @@ def journal(host):
 
 def apps(host):
     held = parse.locks(read("/proc/locks"))
-    found = side_by_side({app["name"]: functools.partial(_app, app, held) for app in host.apps}, READ)
-    return [found[app["name"]] for app in host.apps if app["name"] in found]
+    found, failed = side_by_side({app["name"]: functools.partial(_app, app, held) for app in host.apps}, READ)
+    return {
+        "apps": [found[app["name"]] for app in host.apps if app["name"] in found],
+        "failed": {f"app {name}": why for name, why in failed.items()},
+    }
 
 
 def _app(app, held):
@@ -426,7 +430,7 @@ def edge(host):
                     "/",
                 )
                 questions[site["name"], name, port] = functools.partial(ask, name, path, port=port, tls=True)
-    answers = side_by_side(questions, READ)
+    answers, _failed = side_by_side(questions, READ)
     return [{"site": key[0], "name": key[1], "port": key[2], **answers[key]} for key in questions if key in answers]
 
 
@@ -550,10 +554,9 @@ def _upstreams(host):
         wanted += [(site["name"], name, server) for name, servers in site["upstreams"].items() for server in servers]
         targets = [target for target in site["proxies"] if "$" not in target and target not in site["upstreams"]]
         wanted += [(site["name"], "", target) for target in targets]
-    errors = side_by_side({server: functools.partial(_connect, server) for _site, _name, server in wanted}, READ)
-    late = f"no answer within {READ:g} s"
+    errors, late = side_by_side({server: functools.partial(_connect, server) for _site, _name, server in wanted}, READ)
     return [
-        {"site": site, "upstream": name, "server": server, "error": errors.get(server, late)}
+        {"site": site, "upstream": name, "server": server, "error": {**errors, **late}[server]}
         for site, name, server in wanted
     ]
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import threading
@@ -71,15 +70,17 @@ def tail(path, most=4 << 20):
 
 
 def side_by_side(work, seconds):
-    """What functions without arguments return, by key. What is late, or failed, is left out: nobody waits for it.
+    """What functions without arguments return, by key, and why there is nothing of others: nobody waits for those.
 
     :arg work: {key: function}
     """
-    found = {}
+    found, failed = {}, {}
 
     def do(key, function):
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
+        try:
             found[key] = function()
+        except Exception as error:  # whatever it is, the others are still worth having
+            failed[key] = f"{type(error).__name__}: {error}"
 
     threads = [threading.Thread(target=do, args=item, daemon=True) for item in work.items()]
     for thread in threads:
@@ -87,7 +88,8 @@ def side_by_side(work, seconds):
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
-    return dict(found)
+    late = f"it was not done within {seconds:g} s"
+    return dict(found), {key: failed.get(key, late) for key in work if key not in found}
 
 
 class Host:
