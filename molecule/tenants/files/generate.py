@@ -226,7 +226,8 @@ def branches(locked: str, library: str) -> dict[str, dict]:
         "command": submodule(f"{SERVER}/git/lib.git", library, more="\tupdate = !touch /opt/victim/update\n"),
         "file": submodule("file:///srv/beta/repository.git", library),
         "local": submodule("/srv/beta/repository.git", library),
-        "ssh": submodule("ssh://thief@localhost:2222/x.git"),
+        # Another host by its name and port, where the key of the source would be let in.
+        "ssh": submodule("ssh://git@localhost:2222/srv/outside/git/lib.git", library),
         "missing": submodule("../missing.git"),
         "private": submodule(f"{SERVER}/git/beta.git"),
     }
