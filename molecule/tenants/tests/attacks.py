@@ -159,7 +159,7 @@ def attacks(scenario: Path, sources: Path) -> list[dict]:
         health={"timeout": 3},
         release={"hooks": {"after_failure": ["python3 probe.py after-failure"]}},
     )
-    hook("fifo", "rm -f pyproject.toml; mkfifo pyproject.toml", gus)
+    hook("fifo", "rm -f pyproject.toml; mkfifo pyproject.toml", gus, release={"build_timeout": 15})
     # An app of a name that is somebody's already, and the removal of apps that never were.
     for name in ("alice", "debconf"):
         attack(f"new-{name}", merged(eve, {"name": name}), version="plain")
