@@ -49,11 +49,7 @@ truncate -s 1T static/sparse
 touch -- -rf static/--help "static/$(printf 'a\\nb\\033]0;owned\\007')"
 python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("static/socket")'
 for file in /opt/victim/readable /opt/victim/secret /etc/passwd; do
-<<<<<<< HEAD
-  ln "$file" "static/to-$(basename $file)" || true
-=======
     ln "$file" "static/to-$(basename $file)" || true
->>>>>>> w-tenants
 done
 mknod static/null c 1 3 || true
 """

@@ -12,7 +12,7 @@ import pwd
 import shutil
 import stat
 
-from . import accounts, preload
+from . import accounts, history, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -249,6 +249,8 @@ class Deploy:
         make_directory(layout.cache, user.pw_uid, user.pw_gid, 0o700)
         if not os.path.isdir(layout.shared):
             make_directory(layout.shared, user.pw_uid, user.pw_gid, 0o750)
+        if self.lock.is_free():
+            history.tidy(layout)
         # Of 0.2.0: a mirror that everybody could read, and a cache that every build could write.
         for path in (layout.old_repository, os.path.join(layout.cache, "uv")):
             remove(path)
