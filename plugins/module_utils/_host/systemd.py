@@ -41,6 +41,8 @@ SANDBOX = {
     # With PrivateUsers, PID 1 needs CAP_SYS_PTRACE to set this up: hosts have it, Docker leaves it out.
     "ProtectProc": "invisible",
     "ProtectSystem": "strict",
+    # With some of the others, ProtectSystem=strict leaves this directory open to everybody (systemd 252 and 257).
+    "ReadOnlyPaths": "-/run/lock",
     "RemoveIPC": True,
     "RestrictNamespaces": True,
     "RestrictRealtime": True,

@@ -10,7 +10,7 @@ if "probe" in os.environ.get("ALPHA", ""):
     sys.path.insert(0, os.path.dirname(__file__))
     import probe
 
-    checked = "--check-config" in sys.argv
+    checked = bool({"--check-config", "--result"} & {*sys.orig_argv})
     probe.attack("check" if checked else "start")
     probe.daemon("check" if checked else "start")
 

@@ -63,8 +63,6 @@ MAY_NOT_WRITE = (
     "/var/spool/cron/crontabs",
     "/sys/fs/cgroup",
     "/sys/fs/cgroup/system.slice",
-    "/home",
-    "/root",
 )
 
 
@@ -138,17 +136,10 @@ def reads_secrets():
 
 
 def lists_others():
-    """Directories of beta, and processes of others."""
+    """Directories of beta beside those that only hold names of releases."""
     done = []
-    for pattern in (
-        "/srv/beta",
-        "/srv/beta/releases",
-        "/srv/beta/shared",
-        "/srv/beta/repository.git",
-        "/srv/beta/venvs/*",
-        "/run/beta",
-    ):
-        for path in glob.glob(pattern):
+    for pattern in ("shared", "build", "repository.git", "venvs/*", "releases/*", "releases/*/src"):
+        for path in glob.glob(f"/srv/beta/{pattern}"):
             with contextlib.suppress(OSError):
                 done += [path] if os.listdir(path) else []
     return done
