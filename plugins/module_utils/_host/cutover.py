@@ -298,12 +298,16 @@ def failure_text(layout, exc, secrets):
     return safe(text + ("\n" + output if output else ""))
 
 
-def run_to_end(module, work):
-    """What a module does with its work: `run()` it, hand on its warnings, and return its `result`, or fail with why.
+def run_to_end(module, make):
+    """What a module does with the work that `make` makes: `run()` it, and return its `result`, or fail with why.
 
     `work` has a `cutover` and a `layout` too.
     """
     failure = None
+    try:
+        work = make()
+    except ReleaseError as exc:
+        module.fail_json(msg=safe(exc.message), phase=exc.phase)
     try:
         work.run()
     except ReleaseError as exc:
