@@ -388,7 +388,13 @@ class Deploy:
         published = [os.path.join(self.params["subdirectory"], path) for path in self._published(shared=False)]
         # nginx passes through the parents of a link into the shared directory, too.
         passed = [os.path.join(self.params["subdirectory"], path) for path in self.params["shared_paths"]]
-        take_over(source, pwd.getpwnam(self.layout.build_account).pw_uid, Modes(0, group), published, passed)
+        links = take_over(source, pwd.getpwnam(self.layout.build_account).pw_uid, Modes(0, group), published, passed)
+        if links:
+            more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+            self.cutover.warnings.append(
+                f"{self.layout.name}: {links[0]!r}{more} in a static directory is a link. nginx answers 403 for it, unless "
+                "links of that static directory is same_owner. Or copy what it leads to."
+            )
 
     def _check_units(self, id_, live):
         """The units are sound and closed enough; their exposure."""
