@@ -82,7 +82,8 @@ def take_over(top, builder, modes, published=(), passed=()):
     :arg published: directories below `top` that nginx reads: readable for all, and their parents passable
     :arg passed: further paths whose parents must be passable
     """
-    return _Taker(top, builder, modes, *([os.path.normpath(path) for path in paths] for paths in (published, passed))).run()
+    normal = ([os.path.normpath(path) for path in paths] for paths in (published, passed))
+    return _Taker(top, builder, modes, *normal).run()
 
 
 class _Taker:
