@@ -392,7 +392,7 @@ class Deploy:
         if links:
             more = f" and {len(links) - 1} more" if len(links) > 1 else ""
             self.cutover.warnings.append(
-                f"{self.layout.name}: {links[0]!r}{more} in a static directory is a link. nginx answers it with 403. Copy "
+                f"{self.layout.name}: {links[0]!r}{more} in a static directory is a link, which nginx refuses. Copy "
                 "its target, or set nginx.static[].links to same_owner."
             )
 
