@@ -64,6 +64,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import accounts
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.kit import KIT
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Lock, locked
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ID, Layout, ReleaseError, read_text
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.shell import Shell, clean_environment
@@ -87,7 +88,8 @@ class App:
         self.paths, self.temporary, self.users = [], [], []
         if accounts.is_app(layout):
             directories = [path for path in (layout.base, layout.cache) if os.path.isdir(path)]
-            self.paths = [*directories, *self._runtime(), *self._logs()]
+            settings = os.path.join(KIT, name + ".json")
+            self.paths = [*directories, *self._runtime(), *self._logs(), *filter(os.path.isfile, [settings])]
             # systemd removes them when a unit stops, but not those of a host that lost its power.
             private = rf"systemd-private-[0-9a-f]+-{name}@{RELEASE}\.service-\w+"
             self.temporary = [path for top in ("/tmp", "/var/tmp") for path in matching(top, private)]
@@ -147,7 +149,7 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    clean_environment({})
+    clean_environment()
     try:
         app = App(params["name"], module.run_command)
         found = app.found()

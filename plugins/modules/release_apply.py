@@ -55,7 +55,7 @@ def main():
         argument_spec={"prepared": {"type": "str", "required": True, "no_log": True}}, supports_check_mode=True
     )
     prepared = json.loads(module.params["prepared"])
-    run_to_end(module, Deploy(prepared, module.run_command, module.check_mode, module._diff))
+    run_to_end(module, lambda: Deploy(prepared, module.run_command, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

@@ -89,13 +89,18 @@ lines:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import apps
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.info import overview
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 
 
 def main():
     module = AnsibleModule(
         argument_spec={"name": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
     )
-    module.exit_json(changed=False, **overview(module.params["name"] or apps()))
+    try:
+        found = overview(module.params["name"] or apps())
+    except ReleaseError as exc:
+        module.fail_json(msg=exc.message)
+    module.exit_json(changed=False, **found)
 
 
 if __name__ == "__main__":

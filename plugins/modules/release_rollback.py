@@ -90,7 +90,6 @@ cut:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.cutover import run_to_end
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.rollback import Rollback
 
 
@@ -105,11 +104,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    try:
-        rollback = Rollback(module.params, module.run_command, module.check_mode)
-    except ReleaseError as exc:  # the name
-        module.fail_json(msg=exc.message)
-    run_to_end(module, rollback)
+    run_to_end(module, lambda: Rollback(module.params, module.run_command, module.check_mode))
 
 
 if __name__ == "__main__":

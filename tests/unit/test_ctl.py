@@ -223,8 +223,8 @@ def test_an_account_that_the_role_did_not_make_is_no_app(tmp_path, monkeypatch):
 
 class Work:
     def __init__(self, tmp_path, failure=None, warnings=(), changed=True):
-        self.layout, self.env = Layout("shop", str(tmp_path)), {"DB_PASSWORD": "hunter22hunter"}
-        self.cutover = SimpleNamespace(warnings=list(warnings))
+        self.layout = Layout("shop", str(tmp_path))
+        self.cutover = SimpleNamespace(warnings=list(warnings), secrets={"DB_PASSWORD": "hunter22hunter"})
         self.result = {"changed": changed, "release": "20260101T000000Z-0123456789ab", "version": "v1"}
         self.failure = failure
 

@@ -11,7 +11,8 @@ import os
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import history
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.history import append, public, public_source, tidy
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.history import append, public, tidy
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import redact_url as public_source
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout
 
 ID = "20260101T000000Z-000000000001"

@@ -54,7 +54,7 @@ BUILD_SANDBOX = {
     "LimitCORE": 0,
 }
 # Sockets by which a build could ask services of the host to do something for it.
-HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/fastapi-metrics", "/run/docker.sock")
+HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/systemd/journal", "/run/fastapi-metrics", "/run/docker.sock")
 
 # Of an app's service, what belongs to its life as a service and not to how its code runs.
 SERVICE_ONLY = re.compile(

@@ -111,6 +111,8 @@ def carry_out(make, what):
     failure = None
     try:
         work = make()
+    except ReleaseError as exc:
+        raise Refused(exc.message.rstrip(".")) from exc
     except (KeyError, TypeError) as exc:
         raise Refused(f"the settings do not fit the code on this host ({exc}). Run daoman.fastapi.site once") from exc
     try:
@@ -120,7 +122,7 @@ def carry_out(make, what):
     for warning in work.cutover.warnings:
         print(f"warning: {safe(warning)}", file=sys.stderr)
     if failure:
-        text = failure_text(work.layout, failure, work.env)
+        text = failure_text(work.layout, failure, work.cutover.secrets)
         print(safe(text).replace(BREAK, "To end it and go on with this run, give --break-lock."), file=sys.stderr)
         return LOCKED if failure.phase == "lock" else FAILED
     result = work.result

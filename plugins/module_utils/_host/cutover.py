@@ -11,7 +11,8 @@ import time
 from contextlib import contextmanager
 
 from .cage import PATH, Cage
-from .guard import FLUSH, AccessLog, Traffic, judge
+from .guard import FLUSH, AccessLog, Traffic, compared, judge
+from .history import append
 from .lock import Lock, describe, locked, now
 from .release import (
     ReleaseError,
@@ -87,7 +88,7 @@ class Cutover:
     def mark(self, id_, state, **facts):
         """Note what became of a release."""
         text = json.dumps({**self.layout.state(id_), "state": state, **facts}, sort_keys=True)
-        write_file(self.layout.release(id_, "state.json"), text + "\n", 0o644)
+        write_file(self.layout.release(id_, "state.json"), text + "\n", 0o600)
 
     def record(self, action, id_, previous, outcome, **facts):
         """Add a line to the app's history."""
@@ -105,8 +106,7 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        with open(self.layout.history, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append(self.layout, line)
 
     def prune(self, live, keep):
         for id_ in prunable(self.layout.releases_by_age(), live, keep):
@@ -191,7 +191,7 @@ class Cutover:
     def guard(self, id_, access_log, guard):
         """Watch what nginx logs. ReleaseError when the release does worse than the one before."""
         begun = self.facts["served"]
-        log = AccessLog(access_log)
+        log = AccessLog(access_log, self.layout.name)
         seen = log.recent(begun - guard["baseline"])
         before = Traffic([item for item in seen if item.begun < begun], guard["seconds"])
         if not before.count:
@@ -204,7 +204,8 @@ class Cutover:
                 final = time.time() > begun + guard["seconds"] + FLUSH
                 after += [item for item in log.more() if item.begun >= begun]
                 traffic = Traffic(after, guard["seconds"])
-                self.facts["guard"] = {"before": before.facts(), "after": traffic.facts()}
+                judged = [item.facts() for item in compared(before, traffic, guard)]
+                self.facts["guard"] = dict(zip(("before", "after"), judged))
                 wrong = judge(before, traffic, guard, final)
                 if not wrong and instance.restarted():
                     wrong = f"{instance.service} ended and was started again"
@@ -297,12 +298,16 @@ def failure_text(layout, exc, secrets):
     return safe(text + ("\n" + output if output else ""))
 
 
-def run_to_end(module, work):
-    """What a module does with its work: `run()` it, hand on its warnings, and return its `result`, or fail with why.
+def run_to_end(module, make):
+    """What a module does with the work that `make` makes: `run()` it, and return its `result`, or fail with why.
 
     `work` has a `cutover` and a `layout` too.
     """
     failure = None
+    try:
+        work = make()
+    except ReleaseError as exc:
+        module.fail_json(msg=safe(exc.message), phase=exc.phase)
     try:
         work.run()
     except ReleaseError as exc:

@@ -12,7 +12,7 @@ import pwd
 import shutil
 import stat
 
-from . import accounts, preload
+from . import accounts, history, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -249,6 +249,8 @@ class Deploy:
         make_directory(layout.cache, user.pw_uid, user.pw_gid, 0o700)
         if not os.path.isdir(layout.shared):
             make_directory(layout.shared, user.pw_uid, user.pw_gid, 0o750)
+        if self.lock.is_free():
+            history.tidy(layout)
         # Of 0.2.0: a mirror that everybody could read, and a cache that every build could write.
         for path in (layout.old_repository, os.path.join(layout.cache, "uv")):
             remove(path)
@@ -386,7 +388,13 @@ class Deploy:
         published = [os.path.join(self.params["subdirectory"], path) for path in self._published(shared=False)]
         # nginx passes through the parents of a link into the shared directory, too.
         passed = [os.path.join(self.params["subdirectory"], path) for path in self.params["shared_paths"]]
-        take_over(source, pwd.getpwnam(self.layout.build_account).pw_uid, Modes(0, group), published, passed)
+        links = take_over(source, pwd.getpwnam(self.layout.build_account).pw_uid, Modes(0, group), published, passed)
+        if links:
+            more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+            self.cutover.warnings.append(
+                f"{self.layout.name}: {links[0]!r}{more} in a static directory is a link, which nginx refuses. Copy "
+                "its target, or set nginx.static[].links to same_owner."
+            )
 
     def _check_units(self, id_, live):
         """The units are sound and closed enough; their exposure."""

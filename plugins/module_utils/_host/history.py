@@ -11,67 +11,21 @@ from __future__ import annotations
 import grp
 import json
 import os
-import re
 import stat
-from urllib.parse import unquote
 
+from .redact import redact_url
 from .shell import write_file
 
-HIDDEN = "<hidden>"
 # Of those who read nginx's logs, as the exporter of metrics does.
 GROUP = "adm"
 # Characters of a field that are kept.
 LONGEST = 2000
 
-URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s'\"<>]*)")
-AUTHORITY = re.compile(r"([^/?#]*)(.*)")
-# What is before the first slash: a host, and perhaps a port. Anything else after a colon is a password with a slash in
-# it, which somebody forgot to escape.
-HOST = re.compile(r"[^:]*(:\d*)?|\[.*\](:\d*)?")
-PARAMETER = re.compile(r"(?P<begin>^|[?&;#])(?P<name>[^=&;#?]*)=(?P<value>[^&;#]*)")
-# Parameters that tell one source from another, and are no secrets.
-PLAIN = re.compile(
-    r"(ref|rev|revision|commit|sha|sha\d+|md5|version|v|tag|branch|at|egg|subdirectory|name|file|filename|path|format"
-    r"|archive|raw|download|private|public)",
-    re.IGNORECASE,
-)
-SECRET = re.compile(
-    r"token|secret|passw|pwd|passphrase|auth|credential|sig|key|jwt|session|hmac|^[a-z]?[ptk]$", re.IGNORECASE
-)
-# What looks like a token, whatever it is called: long, with letters and digits.
-TOKEN = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.~+/%=-]{16,}")
-
-
-def public_source(text):
-    """A source, or any text with URLs in it, without users, passwords and tokens.
-
-    What tells two sources apart stays, so that this may stand for the source in a manifest and its digest.
-    """
-    return URL.sub(_public_url, text)
-
-
-def _public_url(match):
-    host, path = AUTHORITY.fullmatch(match["rest"]).groups()
-    host = host.rpartition("@")[2]
-    if not HOST.fullmatch(host) and "@" in path:
-        host, path = AUTHORITY.fullmatch(path.rpartition("@")[2]).groups()
-    rest = host + path
-    at = re.search("[?#]", rest)
-    if at:
-        rest = rest[: at.start()] + PARAMETER.sub(_public_parameter, rest[at.start() :])
-    return f"{match['scheme']}://{rest}"
-
-
-def _public_parameter(match):
-    name, value = unquote(match["name"]), unquote(match["value"])
-    harmless = PLAIN.fullmatch(name) or not (SECRET.search(name) or TOKEN.fullmatch(value))
-    return match[0] if harmless else f"{match['begin']}{match['name']}={HIDDEN}"
-
 
 def public(data):
     """Plain data for others to read: no tokens in its texts, no control characters, and an end."""
     if isinstance(data, str):
-        text = public_source(data[: 2 * LONGEST])
+        text = redact_url(data[: 2 * LONGEST])
         return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)[:LONGEST]
     if isinstance(data, dict):
         return {public(key): public(value) for key, value in data.items()}

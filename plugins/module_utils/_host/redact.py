@@ -78,8 +78,23 @@ PATTERNS = (
         HIDDEN,
     ),
 )
-USER = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
-QUERY = re.compile("([?&]" + NAME + r"=)[^\s&#\"'<>]+", re.I)
+URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>[^\s'\"<>]*)")
+AUTHORITY = re.compile(r"([^/?#]*)(.*)")
+# What is before the first slash: a host, and perhaps a port. Anything else after a colon is a password with a slash in
+# it, which somebody forgot to escape.
+HOST = re.compile(r"[^:]*(:\d*)?|\[.*\](:\d*)?")
+PARAMETER = re.compile(r"(?P<begin>^|[?&;#])(?P<name>[^=&;#?]*)=(?P<value>[^&;#]*)")
+# Parameters that tell one source from another, and are no secrets.
+PLAIN_PARAMETER = re.compile(
+    r"(ref|rev|revision|commit|sha|sha\d+|md5|version|v|tag|branch|at|egg|subdirectory|name|file|filename|path|format"
+    r"|archive|raw|download|private|public)",
+    re.IGNORECASE,
+)
+SECRET_PARAMETER = re.compile(
+    r"token|secret|passw|pwd|passphrase|auth|credential|sig|key|jwt|session|hmac|^[a-z]?[ptk]$", re.IGNORECASE
+)
+# What looks like a token, whatever it is called: long, with letters and digits.
+TOKEN_LIKE = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.~+/%=-]{16,}")
 DSN = re.compile(r"\b(?:password|passwd|pwd|token|secret)\s*=\s*'?([^\s;'&]+)", re.I)
 
 
@@ -157,8 +172,29 @@ def redact(text, values=None):
 
 
 def redact_url(text):
-    """A URL, or a requirement with one in it, without user, password, and secrets of its query."""
-    return QUERY.sub(r"\1" + HIDDEN, USER.sub("", text))
+    """A source, or any text with URLs in it, without users, passwords and tokens.
+
+    What tells two sources apart stays, so that this may stand for the source in a manifest and its digest.
+    """
+    return URL.sub(_public_url, text)
+
+
+def _public_url(match):
+    host, path = AUTHORITY.fullmatch(match["rest"]).groups()
+    host = host.rpartition("@")[2]
+    if not HOST.fullmatch(host) and "@" in path:
+        host, path = AUTHORITY.fullmatch(path.rpartition("@")[2]).groups()
+    rest = host + path
+    at = re.search("[?#]", rest)
+    if at:
+        rest = rest[: at.start()] + PARAMETER.sub(_public_parameter, rest[at.start() :])
+    return f"{match['scheme']}://{rest}"
+
+
+def _public_parameter(match):
+    name, value = unquote(match["name"]), unquote(match["value"])
+    harmless = PLAIN_PARAMETER.fullmatch(name) or not (SECRET_PARAMETER.search(name) or TOKEN_LIKE.fullmatch(value))
+    return match[0] if harmless else f"{match['begin']}{match['name']}={HIDDEN}"
 
 
 def _lines(value):

@@ -19,7 +19,7 @@ class Rollback:
         """`params` are those of the module release_rollback, `run` AnsibleModule.run_command or one like it."""
         self.params = params
         self.check = check
-        clean_environment({})
+        clean_environment()
         self.layout = Layout(params["name"])
         self.shell = Shell(run)
         self.reason = params["reason"]

@@ -76,13 +76,14 @@ class Modes:
 
 
 def take_over(top, builder, modes, published=(), passed=()):
-    """Give a tree to root and close it.
+    """Give a tree to root and close it; the links in what is published, which nginx does not follow by itself.
 
     :arg builder: uid that made it; what others own is refused, but root
     :arg published: directories below `top` that nginx reads: readable for all, and their parents passable
     :arg passed: further paths whose parents must be passable
     """
-    _Taker(top, builder, modes, *([os.path.normpath(path) for path in paths] for paths in (published, passed))).run()
+    normal = ([os.path.normpath(path) for path in paths] for paths in (published, passed))
+    return _Taker(top, builder, modes, *normal).run()
 
 
 class _Taker:
@@ -90,6 +91,7 @@ class _Taker:
         self.top, self.builder, self.modes, self.published, self.passed = top, builder, modes, published, passed
         self.readable = Modes(modes.uid, modes.gid, 0o755, 0o644)
         self.count = 0
+        self.links = []
 
     def run(self):
         for path in self.published:
@@ -97,6 +99,7 @@ class _Taker:
         descriptor = os.open(self.top, DIRECTORY)
         self.device = os.fstat(descriptor).st_dev
         self._directory(descriptor, "", 0)
+        return sorted(self.links)
 
     def _check_published(self, path):
         if path == ".":
@@ -145,6 +148,7 @@ class _Taker:
         if kind == stat.S_IFLNK:
             if public:
                 self._check_link(parent, name, path)
+                self.links.append(path)
             os.chown(name, self.modes.uid, self.modes.gid, dir_fd=parent, follow_symlinks=False)
             return
         try:
