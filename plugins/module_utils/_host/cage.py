@@ -18,6 +18,8 @@ import json
 import os
 import pwd
 import re
+import select
+import threading
 
 from .release import APP_NAME, ReleaseError
 from .shell import read_bounded, write_file
@@ -162,7 +164,7 @@ class Cage:
                 "ExecStart": ":" + " ".join(quote(word) for word in argv),
                 "EnvironmentFile": [*_list(service.get("EnvironmentFile")), os.path.join(work, "env")],
                 "StandardInput": "null",
-                "StandardOutput": f"truncate:{work}/output",
+                "StandardOutput": f"file:{work}/output",
                 "StandardError": "inherit",
                 "RuntimeMaxSec": timeout,
                 # Whatever it started ends with it.
@@ -186,12 +188,13 @@ class Cage:
             if collect:
                 make_out(os.path.join(work, "out"), service["User"])
             write_file(path, render(sections), 0o644)
-            _out, failed = self.shell.run(
-                ["systemctl", "start", "--wait", name], phase, message, check=False, timeout=timeout + 60
-            )
-            result = self._result(name) if failed else {"Result": "success"}
-            ended = True
-            output = read_bounded(os.path.join(work, "output"), OUTPUT)
+            with Output(os.path.join(work, "output")) as said:
+                _out, failed = self.shell.run(
+                    ["systemctl", "start", "--wait", name], phase, message, check=False, timeout=timeout + 60
+                )
+                result = self._result(name) if failed else {"Result": "success"}
+                ended = True
+            output = said.text()
             self.collected = read_bounded(os.path.join(work, "out", collect), COLLECTED) if collect else ""
         finally:
             self._forget(name, path, work, ended)
@@ -251,6 +254,61 @@ class Cage:
             for name in (line.split()[0] for line in listed.splitlines() if line.strip()):
                 if name.startswith(f"fastapi-{kind}-{self.layout.name}@"):
                     self._forget(name, os.path.join(UNITS, name), os.path.join(WORK, name))
+
+
+class Output:
+    """What a unit prints, for use in a with statement.
+
+    It goes through a pipe, of which the beginning and the end are kept: in a file it could fill /run.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.first = self.last = b""
+        self.cut = False
+
+    def __enter__(self):
+        os.mkfifo(self.path, 0o600)
+        self.pipe = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.ended = threading.Event()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        return self
+
+    def __exit__(self, *unused):
+        self.ended.set()
+        self.reader.join()
+        os.close(self.pipe)
+
+    def _read(self):
+        # Before anybody writes there is nothing to read; after the end, no more than a pipe holds.
+        left = 32
+        while left:
+            over = self.ended.is_set()
+            left -= over
+            ready, _writable, _broken = select.select([self.pipe], [], [], 0.1)
+            try:
+                block = os.read(self.pipe, 1 << 16) if ready else b""
+            except BlockingIOError:
+                block = b""
+            if block:
+                self._keep(block)
+            elif over:
+                return
+            elif ready:
+                self.ended.wait(0.02)
+
+    def _keep(self, block):
+        room = OUTPUT // 2 - len(self.first)
+        self.first += block[:room]
+        self.last += block[room:]
+        if len(self.last) > OUTPUT // 2:
+            self.cut = True
+            self.last = self.last[-OUTPUT // 2 :]
+
+    def text(self):
+        between = b"\n[...]\n" if self.cut else b""
+        return (self.first + between + self.last).decode("utf-8", "replace")
 
 
 def app_service(layout, id_):
