@@ -56,10 +56,14 @@ def test_code_of_an_app_reaches_nothing_of_others(tenant, place):
 
 
 def test_what_a_build_starts_ends_with_it(tenant):
-    """Before anything of the release is looked at by root."""
-    checked = min(report["time"] for report in tenant.reports("check"))
-    late = [report for report in tenant.reports("alive") if report["of"] in BUILD and report["time"] > checked]
-    assert not late
+    """Before anything of the release is looked at: no process of a build is there before a check, and after it."""
+    checks = [report["time"] for report in tenant.reports("check")]
+    lives: dict[int, list[float]] = {}
+    for report in tenant.reports("alive"):
+        if report["of"] in BUILD:
+            lives.setdefault(report["pid"], []).append(report["time"])
+    assert checks and lives
+    assert not [pid for pid, seen in lives.items() if any(seen[0] < check < seen[-1] for check in checks)]
 
 
 def test_what_a_check_or_hook_starts_ends_with_it(outcomes, tenant):
