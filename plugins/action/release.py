@@ -17,12 +17,12 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch import file_digest
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import redact_url
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import (
     POINTS,
     app_source_type,
     is_task_file,
     is_url,
-    redact_url,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_value
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units

@@ -63,6 +63,7 @@ TEXTS = {
     ("roles/gunicorn_app/templates/start.sh.j2", "#!/bin/sh"):
         "for the operator's hands; its values are a checked name and umask, and what it starts has the app's user",
     ("roles/monitoring/files/troubleshoot.sh", "#!/bin/sh"): "starts the doctor with its arguments as they are",
+    ("roles/gunicorn_app/files/fastapictl", "#!/bin/sh"): "starts fastapictl with its arguments as they are",
     ("roles/hardening/tasks/deploy_user.yml", "/bin/sh"): "the login shell of the deploy user, not a program of root",
     ("plugins/module_utils/certificates.py", "#!/bin/sh"): "certbot's hook: exec of one fixed command",
     ("plugins/module_utils/certificates.py", "SHELL=/bin/sh"): "cron, where there is no systemd; fixed text",

@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 
 import pytest
-from ansible_collections.daoman.fastapi.plugins.module_utils._host import release
+from ansible_collections.daoman.fastapi.plugins.module_utils._host import redact, release
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch import (
     Failed,
     unpack,
@@ -85,8 +85,8 @@ def test_git_is_installed_only_where_it_is_used(source, source_type, more):
 
 
 def test_credentials_are_not_shown():
-    assert release.redact_url("https://me:secret@host/x.git") == "https://host/x.git"
-    assert release.redact_url("git@host:x.git") == "git@host:x.git"
+    assert redact.redact_url("https://me:secret@host/x.git") == "https://host/x.git"
+    assert redact.redact_url("git@host:x.git") == "git@host:x.git"
 
 
 def test_equal_inputs_are_one_release():
@@ -434,7 +434,7 @@ def test_a_wrong_checksum_is_refused_with_both(tmp_path):
 
 def test_secrets_do_not_reach_the_output():
     env = {"DATABASE_URL": "postgres://me:secret@db/x", "PASSWORD": "postgres", "DEBUG": "1"}
-    assert release.redact("1 cannot reach postgres://me:secret@db/x", env) == "1 cannot reach <DATABASE_URL>"
+    assert redact.redact("1 cannot reach postgres://me:secret@db/x", env) == "1 cannot reach <DATABASE_URL>"
 
 
 def test_the_names_of_an_environment_give_no_value_away():

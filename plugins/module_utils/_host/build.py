@@ -12,11 +12,11 @@ import pwd
 import re
 
 from . import caged_install
+from .redact import redact_url
 from .release import (
     ReleaseError,
     dependency_file,
     is_package,
-    redact_url,
     requires_hashes,
     sha256,
     venv_key,

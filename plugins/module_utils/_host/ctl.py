@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The commands of a host: `fastapictl`, for root, and `fastapi-deploy`, for the deploy user."""
 
+# Programs of the host: there is no module around them.
+# pylint: disable=ansible-bad-function
+
 from __future__ import annotations
 
 import argparse

@@ -14,13 +14,13 @@ from .cage import PATH, Cage
 from .guard import FLUSH, AccessLog, Traffic, compared, judge
 from .history import append
 from .lock import Lock, describe, locked, now
+from .redact import redact
 from .release import (
     ReleaseError,
     env_values,
     journal_text,
     prunable,
     read_text,
-    redact,
 )
 from .shell import write_file
 from .switch import (

@@ -17,6 +17,7 @@ from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
 from .lock import is_stale, now
+from .redact import redact_url
 from .release import (
     Layout,
     ReleaseError,
@@ -25,7 +26,6 @@ from .release import (
     file_mode,
     inputs,
     read_text,
-    redact_url,
     release_files,
     release_id,
 )

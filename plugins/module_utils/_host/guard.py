@@ -48,7 +48,7 @@ def parse(line, app=""):
         entry = json.loads(line)
         ended, seconds, status = float(entry["msec"]), float(entry["request_time"]), int(entry["status"])
         upstream = entry.get("upstream_addr")
-        what = f"{entry.get('method', '')} {str(entry.get('uri', '')).split('?')[0]}"[: LONGEST_PATH + 1]
+        what = f"{entry.get('method', '')} {str(entry.get('uri', '')).partition('?')[0]}"[: LONGEST_PATH + 1]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     if not isinstance(upstream, str) or upstream in ("", "-") or not math.isfinite(ended - seconds):

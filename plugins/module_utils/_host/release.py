@@ -19,7 +19,6 @@ import re
 import time
 from urllib.parse import urlsplit
 
-from .redact import redact, redact_url  # noqa: F401  part of this module's interface
 from .text import safe
 
 FORMAT = 1

@@ -16,7 +16,8 @@ import shutil
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from . import caged_fetch
-from .release import COMMIT, SSH, ReleaseError, is_url, redact_url
+from .redact import redact_url
+from .release import COMMIT, SSH, ReleaseError, is_url
 from .shell import read_bounded
 from .tree import FILE
 

@@ -186,7 +186,7 @@ class Instance:
                 continue
             # The app can write such a line, too.
             found = {kind: entry.get(f"cut_{kind}") if isinstance(entry, dict) else None for kind in total}
-            if all(type(count) is int and 0 <= count <= MOST_CUT for count in found.values()):
+            if all(isinstance(count, int) and count is not True and 0 <= count <= MOST_CUT for count in found.values()):
                 for kind, count in found.items():
                     total[kind] += count
         return total

@@ -180,7 +180,7 @@ def describe(key, mapped):
 
 
 def describe_descriptor(number, target, mapped):
-    kind, _, name = target.partition(":")
+    kind, _colon, name = target.partition(":")
     if kind == "socket":
         return describe_socket(number)
     if kind == "pipe":
@@ -259,7 +259,7 @@ def describe_thread(number):
 
 def describe_process(number):
     with open(f"/proc/{number}/stat", encoding="utf-8", errors="replace") as stream:
-        name, _, rest = stream.read().partition("(")[2].rpartition(")")
+        name, _paren, rest = stream.read().partition("(")[2].rpartition(")")
     return None if rest.split()[0] == "Z" else ("process", f"started the process '{name}'")
 
 

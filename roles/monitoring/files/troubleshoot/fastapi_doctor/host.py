@@ -43,6 +43,7 @@ TIMEOUT, MOST = 6, 16 << 20
 SECRET_ENVS = ("/etc/letsencrypt/fastapi.env",)
 SECRET_SETTINGS = ("/etc/letsencrypt/fastapi-dns.ini",)
 
+
 def run(*argv, timeout=TIMEOUT):
     """A command's exit code and output; 127 where it is not there, 124 where it took too long."""
     return run_bounded(argv, timeout, MOST, ENVIRONMENT)
