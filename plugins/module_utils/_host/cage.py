@@ -117,7 +117,7 @@ class Cage:
     def program(self, module, job, phase, message, **options):
         """Run the text of a module as the build account over a job; its answer. ReleaseError with its own sentence."""
         text = module.__spec__.loader.get_source(module.__name__)
-        argv = [PYTHON, "-I", "-B", "{work}/program.py", "{work}/job.json", "{work}/out/answer"]
+        argv = [PYTHON, "-I", "-B", "{work}/program.py", "{work}/job.json", "{out}/answer"]
         files = {"program.py": text, "job.json": json.dumps(job), **options.pop("files", {})}
         output, code = self.build(argv, phase, message, check=False, files=files, collect="answer", **options)
         answer = read_answer(self.collected)
@@ -145,17 +145,18 @@ class Cage:
 
         :arg files: texts to be put beside it, by name, mode 0400 and the unit's user's own
         :arg label: what the unit's name says it does, by default its phase
-        :arg collect: file in `{work}/out`, which is the unit's user's own, that goes into `collected`
-        `{work}` in argv is the directory of both.
+        :arg collect: file in a directory of the unit's user's own, that goes into `collected`
+        `{work}` and `{out}` in argv are these directories. The second is on the app's disk, where it fills no memory.
         """
         timeout = timeout or self.shell.timeout
         self._count += 1
         what = (label or phase).replace("_", "-")
         name = f"fastapi-{kind}-{self.layout.name}@{what}-{os.getpid()}-{self._count}.service"
         work = os.path.join(WORK, name)
-        argv = [word.replace("{work}", work) for word in argv]
+        out = os.path.join(self.layout.build, name)
+        argv = [word.replace("{work}", work).replace("{out}", out) for word in argv]
         if collect:
-            service = {**service, "ReadWritePaths": [*_list(service.get("ReadWritePaths")), f"{work}/out"]}
+            service = {**service, "ReadWritePaths": [*_list(service.get("ReadWritePaths")), quote(out)]}
         sections = {
             "Unit": {"Description": f"{phase} of {self.layout.name}"},
             "Service": {
@@ -186,7 +187,7 @@ class Cage:
                 text = text.replace("{work}", work) if file in NAMING else text
                 give(os.path.join(work, file), text, service["User"])
             if collect:
-                make_out(os.path.join(work, "out"), service["User"])
+                make_out(out, service["User"])
             write_file(path, render(sections), 0o644)
             with Output(os.path.join(work, "output")) as said:
                 _out, failed = self.shell.run(
@@ -195,9 +196,10 @@ class Cage:
                 result = self._result(name) if failed else {"Result": "success"}
                 ended = True
             output = said.text()
-            self.collected = read_bounded(os.path.join(work, "out", collect), COLLECTED) if collect else ""
+            self.collected = read_bounded(os.path.join(out, collect), COLLECTED) if collect else ""
         finally:
             self._forget(name, path, work, ended)
+            remove(out)
         if result["Result"] == "success":
             return output, 0
         if int(result["ExecMainStatus"] or 0) in SYSTEMD_STATUS and not output:
@@ -254,6 +256,9 @@ class Cage:
             for name in (line.split()[0] for line in listed.splitlines() if line.strip()):
                 if name.startswith(f"fastapi-{kind}-{self.layout.name}@"):
                     self._forget(name, os.path.join(UNITS, name), os.path.join(WORK, name))
+        for name in os.listdir(self.layout.build) if os.path.isdir(self.layout.build) else ():
+            if name.startswith("fastapi-"):
+                remove(os.path.join(self.layout.build, name))
 
 
 class Output:

@@ -435,7 +435,7 @@ class Deploy:
         program = self.layout.release(id_, "lib", "fastapi_check.py")
         output, code = self.cage.app(
             id_,
-            [python, program, "--config", config, "--result", "{work}/out/check.json", "--timeout", str(timeout)],
+            [python, program, "--config", config, "--result", "{out}/check.json", "--timeout", str(timeout)],
             "check",
             "gunicorn cannot load the app",
             cwd=project,
