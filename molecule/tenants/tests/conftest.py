@@ -64,7 +64,8 @@ class Attacked:
 @pytest.fixture(scope="session")
 def attacked(request) -> dict[str, Attacked]:
     """Each host by itself, and all at the same time."""
-    hosts = sorted({item.callspec.params["_testinfra_host"].backend.hostname for item in request.session.items})
+    found = [item.callspec.params.get("_testinfra_host") for item in request.session.items if hasattr(item, "callspec")]
+    hosts = sorted({host.backend.hostname for host in found if host})
     variables = {"attacks": attacks(SCENARIO, EPHEMERAL / "attacks/sources")}
     running = []
     for name in hosts:
