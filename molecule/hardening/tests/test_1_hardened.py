@@ -46,14 +46,14 @@ def test_the_firewall_leaves_other_tables_alone(host):
     host.check_output("nft add table inet theirs")
     try:
         host.check_output("systemctl restart fastapi-firewall.service")
-        tables = host.check_output("nft list tables")
-        assert "inet theirs" in tables and "inet fastapi" in tables
+        tables = host.check_output("nft list tables").splitlines()
+        assert {"table inet theirs", "table inet fastapi"} <= set(tables)
         host.check_output("systemctl stop fastapi-firewall.service")
-        tables = host.check_output("nft list tables")
-        assert "inet theirs" in tables and "inet fastapi" not in tables
+        tables = host.check_output("nft list tables").splitlines()
+        assert "table inet theirs" in tables and "table inet fastapi" not in tables
     finally:
         host.run("nft delete table inet theirs; systemctl start fastapi-firewall.service")
-    assert "inet fastapi" in host.check_output("nft list tables")
+    assert "table inet fastapi" in host.check_output("nft list tables").splitlines()
 
 
 def test_fail2ban_bans_for_real(host, probe, fleet):
