@@ -184,7 +184,8 @@ def test_output_is_bounded_and_safe_for_a_terminal(outcomes, name):
 @pytest.mark.parametrize("name", ["output", "escape", "endless", "drip", "deadline", "fifo", "memory", "forks"])
 def test_a_deploy_ends(outcomes, name):
     assert outcomes[name].failure.strip()
-    assert outcomes[name].seconds < 50, outcomes[name].failure
+    # Well before the deadline of a build (900 s), however busy the machine is.
+    assert outcomes[name].seconds < 240, outcomes[name].failure
 
 
 @pytest.mark.parametrize("name", ["escape", "endless", "drip"])

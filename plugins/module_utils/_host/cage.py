@@ -33,6 +33,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PYTHON = "/usr/bin/python3"
 # With these a unit ends before its command runs (systemd.exec(5), "Process Exit Codes").
 SYSTEMD_STATUS = range(200, 245)
+# What a shell ends with whose command was killed; with cgroup v1 that is all that is seen of a limit of memory.
+KILLED = 128 + 9
 # Of what a command says: its beginning is seldom of use, its end always.
 OUTPUT = 256 << 10
 # Files of a unit that name others of it.
@@ -244,6 +246,8 @@ class Cage:
             )
         if check:
             how = f"ended with {status}" if reason == "exit-code" else f"ended by {reason}"
+            if status == KILLED:
+                how += f", which is a kill: its limit of memory is {service.get('MemoryMax') or 'that of the host'}"
             raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} {how})", output)
         return output, status or 1
 
