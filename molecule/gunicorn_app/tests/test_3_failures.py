@@ -35,7 +35,7 @@ def test_an_app_that_is_not_ready_says_what_it_answered(tiny):
 def test_an_app_that_hangs_at_import_is_given_up(tiny):
     tiny.deployed()
     tiny.edit("import json", "import json\nimport time\ntime.sleep(600)")
-    assert "not done within 3 s" in tiny.refused(service={"timeout_start": 3})
+    assert "does not come to its end within 3 s" in tiny.refused(service={"timeout_start": 3})
 
 
 def test_a_unit_that_systemd_does_not_know_is_refused(tiny):
