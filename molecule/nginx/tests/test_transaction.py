@@ -38,7 +38,7 @@ MISSPELT = [{"upstrem" if name == "upstream" else name: value for name, value in
 SERVERS = [{"address": "unix:/run/a.sock"}, {"address": "unix:/run/b.sock", "backup": True}]
 REFUSED = {
     "raw text": others(shop={"extra": "location /new {\n    prox_pass http://shop;\n}\n"}),
-    "option": others(dead={"static": [{"url": "/static/", "directory": "/srv/files/static", "expires": "soon"}]}),
+    "option": others(dead={"static": [{"url": "/static/", "directory": "/srv/files/static", "expires": "1s1h"}]}),
     "certificate": {"nginx_sites": [*SITES, NEW]},
     "open block": others(dead={"extra": "location /open {"}),
     "name": {"nginx_http_extra": "server { listen 80; server_name shop.example.com; return 204; }"},
