@@ -147,7 +147,7 @@ def descriptors(host):
 
 def _watched_processes():
     for path in glob.glob("/proc/[0-9]*/cgroup"):
-        match = re.search(r"/([^/\n]+@" + ID.pattern[1:-1] + r"|nginx)\.service", read(path, 4096))
+        match = re.search(r"/([^/\n]+@" + ID.pattern.removeprefix("^").removesuffix(r"\Z") + r"|nginx)\.service", read(path, 4096))
         if match:
             yield int(path.split("/")[2]), match.group(1)
 
