@@ -146,8 +146,9 @@ def descriptors(host):
 
 
 def _watched_processes():
+    release = ID.pattern.removeprefix("^").removesuffix(r"\Z")
     for path in glob.glob("/proc/[0-9]*/cgroup"):
-        match = re.search(r"/([^/\n]+@" + ID.pattern.removeprefix("^").removesuffix(r"\Z") + r"|nginx)\.service", read(path, 4096))
+        match = re.search(rf"/([^/\n]+@{release}|nginx)\.service", read(path, 4096))
         if match:
             yield int(path.split("/")[2]), match.group(1)
 
