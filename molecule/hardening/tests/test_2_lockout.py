@@ -92,8 +92,10 @@ def test_the_controller_dies(fleet):
 
     def dies(host):
         fleet.killed({"hardening_confirm": {"window": 20}, "hardening_firewall": {"extra": CUT}}, host)
-        until(lambda: not fleet.gets_in(host), 10)
+        until(lambda: not fleet.gets_in(host), 15)
         until(lambda: fleet.gets_in(host), 60)
+        # The firewall is among the first that are back.
+        until(lambda: fleet.inside(host, f"test -e {STATE}/pending").returncode != 0, 30)
 
     each(dies)
     for host in HOSTS:
@@ -106,7 +108,7 @@ def test_the_host_reboots_in_between(fleet):
 
     def reboots(host):
         fleet.killed({"hardening_confirm": {"window": 90}, "hardening_firewall": {"extra": CUT}}, host)
-        until(lambda: not fleet.gets_in(host), 10)
+        until(lambda: not fleet.gets_in(host), 30)
         begun = time.time()
         subprocess.run(["docker", "restart", "--time", "10", host], check=True, capture_output=True)
         until(lambda: fleet.gets_in(host), 90)
