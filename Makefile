@@ -12,7 +12,7 @@ demo: tools images ## Put the example app into production in a container: https:
 demo-down: ## Remove the demo's container and files
 	@scripts/demo-down
 
-test: tools images ## Run all that follows but acceptance and bench: about 40 minutes
+test: tools images ## Run all that follows but acceptance and bench: about an hour
 	@scripts/test
 
 lint: tools ## ansible-lint, yamllint, ruff, shellcheck
