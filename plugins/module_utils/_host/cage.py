@@ -23,7 +23,7 @@ import threading
 
 from .release import APP_NAME, ReleaseError
 from .shell import read_bounded, write_file
-from .systemd import CONTROL, SANDBOX, env_file, quote, render
+from .systemd import CONTROL, SANDBOX, env_file, escape, quote, render
 from .tree import remove
 
 UNITS = "/run/systemd/system"
@@ -105,14 +105,14 @@ class Cage:
             # Also what lies below a home directory, which is hidden otherwise.
             "BindReadOnlyPaths": [quote(path) for path in readable],
             "ReadWritePaths": [quote(path) for path in writable],
-            "WorkingDirectory": quote_path(cwd),
+            "WorkingDirectory": escape(cwd),
         }
         return self._run("build", service, argv, phase, message, env, **options)
 
     def app(self, id_, argv, phase, message, cwd="/", env=None, writable=(), **options):
         """Run a command of a release as the app's user, with the settings of the release's own service."""
         service = app_service(self.layout, id_)
-        service["WorkingDirectory"] = quote_path(cwd)
+        service["WorkingDirectory"] = escape(cwd)
         service["ReadWritePaths"] = _list(service.get("ReadWritePaths")) + [quote(path) for path in writable]
         return self._run("run", service, argv, phase, message, env, **options)
 
@@ -346,11 +346,6 @@ def read_answer(text):
         return {}
     found = found if isinstance(found, dict) else {}
     return {name: value for name, value in found.items() if name in {"answer", "failed"} and isinstance(value, str)}
-
-
-def quote_path(path):
-    """A path for a directive that takes one path as it is."""
-    return path.replace("%", "%%")
 
 
 def make_work(path):
