@@ -159,6 +159,19 @@ def test_a_request_that_takes_longer_than_the_timeout_is_answered_in_the_drain(g
     assert "WORKER TIMEOUT" not in gunicorn.log.read_text()
 
 
+def test_a_worker_shows_every_second_that_it_lives(gunicorn):
+    """Or a worker that is held up for less than `timeout` is killed: the stock one shows it twice in that time."""
+    gunicorn.start(timeout=30)
+    (worker,) = gunicorn.workers()
+    (file,) = [path for path in Path(f"/proc/{worker}/fd").iterdir() if "wgunicorn" in os.readlink(path)]
+    shown = {file.stat().st_mtime}
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        shown.add(file.stat().st_mtime)
+    assert len(shown) >= 4
+
+
 def assert_asks_to_connect_again(frame: bytes) -> None:
     assert (frame[:1], frame[2:4]) == (b"\x88", (1012).to_bytes(2, "big"))
 

@@ -54,6 +54,9 @@ TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DI
 LAST_SECONDS = 2
 # Seconds that a worker has for its import. The deploy waits for `health.timeout`, and systemd for `timeout_start`.
 IMPORT = 600
+# Seconds between two heartbeats. The stock worker's are half of `timeout` apart, so that the master kills a worker that
+# was held up for the other half.
+HEARTBEAT = 1
 CLOSE = (b"connection", b"close")
 REQUEST_ID = contextvars.ContextVar("request_id", default="")
 
@@ -306,7 +309,7 @@ class LameDuckServer(Server):
         # uvicorn stops beating when it shuts down; without it the master kills a drain that outlasts `timeout`.
         while self.config.callback_notify is not None:
             await self.config.callback_notify()
-            await asyncio.sleep(1)
+            await asyncio.sleep(HEARTBEAT)
 
 
 class LameDuckWorker(UvicornWorker):
@@ -332,6 +335,7 @@ class LameDuckWorker(UvicornWorker):
         # The master bounds a stop; nobody bounds a recycling, and one event stream would keep the worker's place.
         # Less than the master's own limit, so that what is cut is cut and counted here.
         self.config.timeout_graceful_shutdown = max(self.cfg.graceful_timeout - LAST_SECONDS, 1)
+        self.config.timeout_notify = HEARTBEAT
         server = LameDuckServer(config=self.config)
         server.metrics, server.note = metrics, self.note
         server.max_requests, self.config.limit_max_requests = self.config.limit_max_requests, None
