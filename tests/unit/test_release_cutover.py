@@ -61,7 +61,8 @@ def layout(tmp_path):
     for id_ in (OLD, NEW):
         os.makedirs(layout.release(id_))
         with open(layout.release(id_, "manifest.json"), "w", encoding="utf-8") as stream:
-            json.dump({"id": id_, "version": "v1", "created": "", "inputs": {"source": {"revision": "r"}}}, stream)
+            text = {"id": id_, "digest": id_[-12:], "version": "v1", "created": "", "by": "me@here"}
+            json.dump({**text, "inputs": {"source": {"revision": "r"}}}, stream)
         for path in layout.unit_paths(id_):
             with open(path, "w", encoding="utf-8"):
                 pass
@@ -136,11 +137,14 @@ def test_an_incomplete_release_is_removed(layout, cutover, calls):
     assert layout.ids() == [OLD] and calls == []
 
 
-def test_a_failed_rollback_does_not_condemn_a_release_that_was_good(layout, cutover, calls):
+def test_a_release_that_does_not_start_in_a_rollback_is_marked(layout, cutover, calls):
     cutover.mark(OLD, "good")
     live(layout, NEW)
     cutover.fail(ReleaseError("readiness", "no"), OLD, NEW, SETTINGS, "rollback")
-    assert layout.live_id() == NEW and layout.state(OLD)["state"] == "good"
+    assert layout.live_id() == NEW and layout.state(OLD)["state"] == "does not start"
+    cutover.mark(OLD, "good")
+    cutover.fail(ReleaseError("drain", "no"), OLD, NEW, SETTINGS, "rollback")
+    assert layout.state(OLD)["state"] == "good", "what is not its fault is not held against it"
 
 
 def test_what_fails_after_a_failure_does_not_hide_it(layout, cutover, calls):
@@ -180,7 +184,8 @@ def test_a_run_that_died_while_it_wrote_a_unit_left_a_stranger(layout, ending):
 def test_a_state_remembers_when_a_release_was_deployed(layout, cutover):
     cutover.mark(OLD, "good", deployed="2026-01-01T00:00:00Z")
     cutover.mark(OLD, "rolled back", reason="x")
-    assert layout.state(OLD) == {"state": "rolled back", "deployed": "2026-01-01T00:00:00Z", "reason": "x"}
+    expected = {"format": 1, "state": "rolled back", "deployed": "2026-01-01T00:00:00Z", "reason": "x"}
+    assert layout.state(OLD) == expected
 
 
 def test_a_refusal_is_not_called_a_failure(layout):

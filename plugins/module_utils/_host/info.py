@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import os
+
 from .lock import Lock, describe, is_stale
+from .order import Order, held_by, named
+from .records import set_aside_files
 from .redact import redact_url
 from .release import Layout, release_table
 from .text import one_line
@@ -19,13 +23,15 @@ def shown(value):
 
 
 def releases_of(name):
-    """The complete releases of an app, the one that was deployed last comes last."""
+    """The complete releases of an app, the one that came to serve last comes last."""
     layout = Layout(name)
-    live = layout.live_id()
+    live, releases = layout.live_id(), layout.releases_by_age()
+    target = Order(layout).way_back(releases)[:1]
     return [
         {
             "app": name,
             "id": item["id"],
+            "order": item["sequence"],
             "version": shown(item["version"]),
             "revision": shown(item["inputs"]["source"]["revision"]),
             "by": shown(item["by"]),
@@ -34,9 +40,26 @@ def releases_of(name):
             "state": item["state"],
             "reason": shown(item.get("reason", "")),
             "live": item["id"] == live,
+            "rollback": item["id"] in target,
         }
-        for item in layout.releases_by_age()
+        for item in releases
     ]
+
+
+def holds_of(name):
+    """What is held of an app."""
+    return [{key: shown(value) for key, value in hold.items()} for hold in Order(Layout(name)).holds()]
+
+
+def damaged_of(name):
+    """State files of an app that do not fit, and why; and those that were set aside."""
+    layout = Layout(name)
+    order = Order(layout)
+    found = [(order.path, order.damage)] if order.damage else []
+    found += layout.damaged()
+    for directory in (layout.base, *map(layout.release, layout.ids())):
+        found += [(os.path.join(directory, file), "set aside") for file in set_aside_files(directory)]
+    return [f"{path}: {shown(why)}" for path, why in found]
 
 
 def lock_of(name):
@@ -52,11 +75,15 @@ def lock_of(name):
 
 def overview(names):
     """Releases and locks of several apps, and all of that as lines: a dict as the module release_info returns it."""
-    releases, locks, lines = [], {}, []
+    releases, locks, holds, lines = [], {}, [], []
     for name in names:
         releases += releases_of(name)
         lock, text = lock_of(name)
         if lock:
             locks[name] = lock
             lines.append(text)
-    return {"releases": releases, "locks": locks, "lines": release_table(releases) + lines}
+        for hold in holds_of(name):
+            holds.append({"app": name, **hold})
+            lines.append(f"{name}: {named(hold)} is held {held_by(hold)}")
+        lines += [f"{name}: {text}" for text in damaged_of(name)]
+    return {"releases": releases, "locks": locks, "holds": holds, "lines": release_table(releases) + lines}
