@@ -102,6 +102,7 @@ class Cutover:
 
     def _set_aside(self):
         """Name the state files that do not fit, and put others in their place."""
+        self.warnings += self.lock.notes
         if self.order.damage:
             self.warnings.append(set_aside(self.layout.order, self.order.damage))
         self.warnings += [set_aside(path, why) for path, why in list(self.layout.damaged())]
@@ -138,7 +139,11 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        append(self.layout, line)
+        try:
+            said = append(self.layout, line)
+            self.warnings += [said] if said else []
+        except OSError as exc:
+            self.warnings.append(f"{self.layout.name}: {self.layout.history} has no line of this {action}: {exc.strerror}.")
 
     def prune(self, live, keep):
         releases = self.layout.releases_by_age()
@@ -256,6 +261,7 @@ class Cutover:
         """
         left = self.order.unjudged if self.layout.live_id() == live else {}
         if not left:
+            self._say_unknown(live)
             return ""
         wrong, unknown = self.evidence(left["guard"])
         previous = left["previous"]
@@ -281,6 +287,15 @@ class Cutover:
             return ""
         self.fail(found, live, previous, settings, "deploy")
         return found.message
+
+    def _say_unknown(self, live):
+        """Say so where a run of before 0.3 died in its guard: it has noted nothing to judge by."""
+        died = self.lock.found.get("phase") in {"switch", "after_switch", "guard"}
+        if died and live and not self.order.pending and self.layout.state(live)["state"] == "built":
+            self.warnings.append(
+                f"{self.layout.name}: the run that switched to release {live} ended before its guard did and has noted "
+                "nothing to judge it by. It goes on serving."
+            )
 
     def evidence(self, guard):
         """What nginx's log says about a release that was not judged: what is wrong, and why that cannot be known."""

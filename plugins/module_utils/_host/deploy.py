@@ -18,7 +18,7 @@ from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
 from .lock import is_stale, now
-from .order import Order, held_by, named
+from .order import AGAIN, Order, held_by, named
 from .redact import redact_url
 from .release import (
     MANIFEST_FORMAT,
@@ -100,6 +100,8 @@ class Deploy:
             self._go_on(pending)
         else:
             self._begin(live)
+        serves = self.layout.live_id()
+        self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
         if self.params["until"] == "done" and release_kit.save(self.prepared, self.check):
             self.result["changed"] = True
 
@@ -110,7 +112,7 @@ class Deploy:
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
         manifest = self.layout.manifest(live) if live else None
-        if live and not self.params.get("release_again") and self._is_held(revision, manifest) and not manifest:
+        if live and not self.params["release_again"] and self._is_held(revision, manifest) and not manifest:
             return
         wanted = digest(self.data)
         if manifest is not None and manifest["digest"] == wanted and self._is_settled(live):
@@ -172,7 +174,7 @@ class Deploy:
         self.result["held"] = hold
         self.cutover.warnings.append(
             f"{self.layout.name}: {'this setting of ' if revision == serving else ''}{named(hold)} was not released: it is held {held_by(hold)}. {self.version} goes on "
-            f"serving{settings}. A revision that is neither of both ends the hold, and so does -e release_again=true."
+            f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
         )
         return True
 

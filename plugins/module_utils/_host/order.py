@@ -44,6 +44,8 @@ SHAPE = {
         "guard?": dict,
     },
 }
+# What ends a hold, in messages.
+AGAIN = "-e release_again=true"
 # What a rollback may go to by itself, and what it may go to when it is named.
 OFFERED = {"good", "built"}
 NAMEABLE = {"good", "built", "rolled back", "does not start"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .cutover import Cutover, serve_settings
-from .order import Order
+from .order import AGAIN, Order, named
 from .release import Layout, ReleaseError
 from .shell import Shell, clean_environment
 from .switch import Instance
@@ -24,7 +24,7 @@ class Rollback:
         self.shell = Shell(run)
         self.reason = params["reason"]
         self.cutover = Cutover(self.layout, self.shell, params["who"], self.reason)
-        self.result = {"changed": False, "release": "", "previous": "", "version": ""}
+        self.result = {"changed": False, "release": "", "previous": "", "version": "", "held": "Nothing is held by it."}
 
     def run(self):
         layout = self.layout
@@ -57,7 +57,18 @@ class Rollback:
             except ReleaseError as exc:
                 self._fail(exc, target, live, settings)
             self.cutover.record("rollback", target, live, "good", phases=self.cutover.phases)
+            self.result["held"] = self._held(live)
         self.result.update(self.cutover.outcome())
+
+    def _held(self, left):
+        """What is held from now on, in a sentence."""
+        hold = next((hold for hold in self.cutover.order.holds() if hold["release"] == left), None)
+        if not hold:
+            return self.result["held"]
+        return (
+            f"{named(hold)} is held: deploys that ask for it keep what serves, until they ask for another revision or "
+            f"are given {AGAIN}."
+        )
 
     def _fail(self, failure, target, live, settings, cause=None):
         self.cutover.fail(failure, target, live, settings, "rollback")
