@@ -26,6 +26,7 @@ from .release import ReleaseError
 from .rollback import Rollback
 from .run import run_command
 from .text import safe
+from .tidy import Tidy
 
 DONE, FAILED, USAGE, REFUSED, LOCKED = range(5)
 CODES = (
@@ -114,6 +115,14 @@ def rollback(app, release, who, reason="", break_lock=False):
     return carry_out(lambda: Rollback(params, run_command))
 
 
+def tidy(app, **common):
+    """Set aside what does not fit; the exit code."""
+    if not is_app(app):
+        raise Refused(f"there is no app '{app}' on this host")
+    params = {"name": app, **common, "who": f"{common['who']}@{socket.gethostname()}"}
+    return carry_out(lambda: Tidy(params, run_command))
+
+
 def carry_out(make):
     """Do the work; tell on the standard output what serves, on the other what was noticed or failed."""
     failure = None
@@ -178,6 +187,7 @@ def parser():
         help="its id or a part of it, its version, or the beginning of its commit; the one that served before",
     )
     changing(made)
+    changing(command("tidy", "Set aside state files and lines of history of an app that are damaged. Nothing is deleted."))
     command("releases", "List the releases of one app, or of all, where a rollback goes, what is held, and locks.")
     return top
 
@@ -209,6 +219,8 @@ def run(options):
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
         return deploy(options.app, options.version, **common, again=options.again)
+    if options.command == "tidy":
+        return tidy(options.app, **common)
     return rollback(options.app, options.release, **common)
 
 

@@ -91,7 +91,7 @@ class Cutover:
             self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
         if found:
             self.cage.end_leftovers()
-        self._set_aside()
+        self.set_aside()
         self.settle()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
@@ -100,7 +100,7 @@ class Cutover:
             if id_ != live and self.layout.is_incomplete(id_):
                 remove_release(self.layout, id_)
 
-    def _set_aside(self):
+    def set_aside(self):
         """Name the state files that do not fit, and put others in their place."""
         self.warnings += self.lock.notes
         if self.order.damage:

@@ -56,6 +56,16 @@ def append(layout, entry):
     return said
 
 
+def read(layout):
+    """The bytes of a history."""
+    try:
+        descriptor = os.open(layout.history, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+
+
 def damaged_lines(data):
     """The lines of a history that are none, with their numbers from 1 on: also the last where it has no end."""
     lines = data.split(b"\n")
@@ -76,12 +86,7 @@ def _is_line(line):
 
 def set_aside_lines(layout):
     """Move lines that were damaged, or not written to their end, to a file of their own; a sentence about them."""
-    try:
-        descriptor = os.open(layout.history, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    with os.fdopen(descriptor, "rb") as stream:
-        data = stream.read()
+    data = read(layout)
     damaged = damaged_lines(data)
     if not damaged:
         return ""

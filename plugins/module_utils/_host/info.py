@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from .history import damaged_lines
+from .history import read as read_history
 from .lock import Lock, describe, is_stale
 from .order import Order, held_by, named
 from .records import set_aside_files
@@ -52,14 +54,25 @@ def holds_of(name):
 
 
 def damaged_of(name):
-    """State files of an app that do not fit, and why; and those that were set aside."""
+    """State files and lines of history of an app that do not fit, and why."""
     layout = Layout(name)
     order = Order(layout)
     found = [(order.path, order.damage)] if order.damage else []
     found += layout.damaged()
-    for directory in (layout.base, *map(layout.release, layout.ids())):
-        found += [(os.path.join(directory, file), "set aside") for file in set_aside_files(directory)]
-    return [f"{path}: {shown(why)}" for path, why in found]
+    lock = Lock(layout).damage()
+    found += [(layout.lock, lock)] if lock else []
+    lines = damaged_lines(read_history(layout))
+    if lines:
+        numbers = ", ".join(str(number) for number, _line in lines[:5])
+        found.append((layout.history, f"{len(lines)} of its lines do not fit (line {numbers})"))
+    return [(path, shown(why)) for path, why in found]
+
+
+def set_aside_of(name):
+    """Paths of what was set aside of an app."""
+    layout = Layout(name)
+    directories = (layout.base, *map(layout.release, layout.ids()))
+    return [os.path.join(directory, file) for directory in directories for file in set_aside_files(directory)]
 
 
 def lock_of(name):
@@ -85,5 +98,5 @@ def overview(names):
         for hold in holds_of(name):
             holds.append({"app": name, **hold})
             lines.append(f"{name}: {named(hold)} is held {held_by(hold)}")
-        lines += [f"{name}: {text}" for text in damaged_of(name)]
+        lines += [f"{name}: {path} does not fit: {why}" for path, why in damaged_of(name)]
     return {"releases": releases, "locks": locks, "holds": holds, "lines": release_table(releases) + lines}

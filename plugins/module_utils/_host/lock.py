@@ -134,6 +134,10 @@ class Lock:
     def read(self):
         return self._read()[0]
 
+    def damage(self):
+        """Why its content does not fit, or nothing."""
+        return self._read()[1]
+
     def _read(self):
         """Content and nothing, or why it does not fit."""
         try:
