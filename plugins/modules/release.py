@@ -97,6 +97,12 @@ options:
     description: End a run that holds the lock of the app, with all that it has started, and go on.
     type: bool
     default: false
+  release_again:
+    description:
+      - Release what is asked for, also where it is held because users were sent back from it by a rollback.
+      - Without it the revision that serves stays, takes over settings that differ, and the module warns.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -139,6 +145,14 @@ guard:
 cut:
   description: Numbers of requests and WebSockets that were still open when the time to drain was over.
   returned: when there were some
+  type: dict
+version:
+  description: Version of the release that serves after the run.
+  returned: always
+  type: str
+held:
+  description: The hold that kept what was asked for from being released, with who, when and why.
+  returned: when there is one
   type: dict
 task_files:
   description: Files of tasks, on the controller, that are due after O(until).

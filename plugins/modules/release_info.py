@@ -38,7 +38,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 releases:
-  description: The complete releases, by app, the one that was deployed last comes last.
+  description: The complete releases, by app, the one that came to serve last comes last.
   returned: always
   type: list
   elements: dict
@@ -49,6 +49,9 @@ releases:
     id:
       description: Id of the release.
       type: str
+    order:
+      description: Number of the release in the order that counts. It grows with each release and each switch; 0 before 0.3.
+      type: int
     version:
       description: What was asked for, such as a tag.
       type: str
@@ -65,7 +68,9 @@ releases:
       description: When it was released last, in UTC; empty if never.
       type: str
     state:
-      description: V(good) if it served well, V(failed), V(rolled back), or V(built) if nobody knows yet.
+      description: >-
+        V(good) if it served well, V(failed), V(rolled back), V(does not start) after a rollback to it that failed, or
+        V(built) if nobody knows yet.
       type: str
     reason:
       description: Why it failed or was rolled back.
@@ -73,6 +78,14 @@ releases:
     live:
       description: Whether users are sent to it.
       type: bool
+    rollback:
+      description: Whether a rollback that names no release goes there.
+      type: bool
+holds:
+  description: What a deploy does not release again, because users were sent back from it, with who, when and why.
+  returned: always
+  type: list
+  elements: dict
 locks:
   description: >-
     The locks of the apps that are locked, by app, each with its owner, time and reason. Those that a run left which did

@@ -129,6 +129,8 @@ def main():
         changed = apply(lock, module.params, module.check_mode)
     except ReleaseError as exc:
         module.fail_json(msg=exc.message, **locked(exc))
+    for note in lock.notes:
+        module.warn(note)
     found = lock.read()
     module.exit_json(changed=changed, lock=describe(found) if found else "")
 

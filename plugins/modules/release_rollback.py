@@ -34,8 +34,8 @@ options:
   release:
     description:
       - The release to go to, by its id or a part of it, its version, or the first seven or more digits of its commit.
-        Of several the last one deployed.
-      - Empty means the last good release that was deployed before the one that serves.
+        Of several the one that came to serve last.
+      - Empty means the release that served before the one that serves, and did not fail since.
     type: str
     default: ""
   reason:
@@ -76,6 +76,10 @@ previous:
   type: str
 version:
   description: Version of the release that serves after the run.
+  returned: always
+  type: str
+held:
+  description: What is held from now on, in a sentence, or that nothing is.
   returned: always
   type: str
 phases:

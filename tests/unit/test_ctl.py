@@ -234,29 +234,29 @@ class Work:
 
 
 def test_the_outcome_is_one_line(tmp_path, capsys):
-    assert ctl.carry_out(lambda: Work(tmp_path, warnings=["odd\x1b]0;x\x07"]), "of v2") == ctl.DONE
+    assert ctl.carry_out(lambda: Work(tmp_path, warnings=["odd\x1b]0;x\x07"])) == ctl.DONE
     out, err = capsys.readouterr()
-    assert out == "changed: shop serves release 20260101T000000Z-0123456789ab of v2\n"
+    assert out == "changed: shop serves release 20260101T000000Z-0123456789ab of v1\n"
     assert err == "warning: odd\\x1b]0;x\\x07\n"
-    ctl.carry_out(lambda: Work(tmp_path, changed=False), "")
+    ctl.carry_out(lambda: Work(tmp_path, changed=False))
     assert capsys.readouterr().out == "unchanged: shop serves release 20260101T000000Z-0123456789ab of v1\n"
 
 
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ctl.Refused, match=r"do not fit .*'of_later'"):
-        ctl.carry_out(lambda: {}["of_later"], "")
+        ctl.carry_out(lambda: {}["of_later"])
 
 
 def test_a_failure_is_safe_for_a_terminal_and_without_secrets(tmp_path, capsys):
     failure = ReleaseError("check", "it failed", "boom \x1b]52;c;AAAA\x07 \u202e hunter22hunter")
-    assert ctl.carry_out(lambda: Work(tmp_path, failure), "") == ctl.FAILED
+    assert ctl.carry_out(lambda: Work(tmp_path, failure)) == ctl.FAILED
     said = capsys.readouterr().err
     assert "\\x1b]52;c;AAAA\\x07 \\u202e <DB_PASSWORD>" in said and "\x1b" not in said
 
 
 def test_a_lock_has_an_exit_code_of_its_own_and_the_option_of_this_command(tmp_path, capsys):
     failure = Locked(f"it is locked by ann. {BREAK}", {"run": "1"})
-    assert ctl.carry_out(lambda: Work(tmp_path, failure), "") == ctl.LOCKED
+    assert ctl.carry_out(lambda: Work(tmp_path, failure)) == ctl.LOCKED
     said = capsys.readouterr().err
     assert "--break-lock" in said and "-e break_lock" not in said
 

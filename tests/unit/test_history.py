@@ -11,7 +11,12 @@ import os
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import history
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.history import append, public, tidy
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.history import (
+    append,
+    damaged_lines,
+    public,
+    tidy,
+)
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import redact_url as public_source
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout
 
@@ -134,3 +139,52 @@ def test_a_link_in_its_place_is_not_written_through(layout, tmp_path):
 def test_fields_have_an_end():
     assert len(public("x" * 10_000_000)) <= history.LONGEST
     assert public({"a": [None, True, 1, {"b": "\x00"}]}) == {"a": [None, True, 1, {"b": "?"}]}
+
+
+def lines(layout):
+    with open(layout.history, encoding="utf-8") as stream:
+        return stream.read().splitlines()
+
+
+@pytest.mark.parametrize("fits", [0, 1, 20])
+def test_a_line_that_a_full_disk_cuts_is_taken_away_again(layout, monkeypatch, fits):
+    append(layout, {"nr": 1})
+    write, left = os.write, [fits]
+
+    def until_the_disk_is_full(descriptor, data):
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        count = write(descriptor, data[: left[0]])
+        left[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "write", until_the_disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        append(layout, {"nr": 2, "reason": "x" * 100})
+    monkeypatch.undo()
+    assert lines(layout) == ['{"nr": 1}']
+
+
+@pytest.mark.parametrize(
+    "before, kept, aside",
+    [
+        ('{"nr": 1}\n{"nr": ', ['{"nr": 1}'], ['{"nr": ']),
+        ('{"nr": 1}', ['{"nr": 1}'], None),
+        ('{"nr": 1}\nnull\n\n[\n{"nr": 2}\n', ['{"nr": 1}', '{"nr": 2}'], ["null", "", "["]),
+        ('{"nr": 1}{"nr": 2}\n{"nr": 3}\n', ['{"nr": 3}'], ['{"nr": 1}{"nr": 2}']),
+        ("\0\0\0\0", [], ["\0\0\0\0"]),
+    ],
+)
+def test_a_damaged_line_is_set_aside_and_glues_to_none(layout, before, kept, aside):
+    with open(layout.history, "w", encoding="utf-8") as stream:
+        stream.write(before)
+    os.chmod(layout.history, 0o600)
+    said = append(layout, {"nr": 9})
+    assert lines(layout) == [*kept, '{"nr": 9}']
+    path = layout.history + ".damaged-1"
+    assert bool(aside) == os.path.exists(path) == bool(said)
+    if aside:
+        assert path in said
+        with open(path, encoding="utf-8") as stream:
+            assert stream.read().splitlines() == aside
+    assert damaged_lines(b'{"nr": 1}\n') == []

@@ -137,6 +137,11 @@ def test_only_the_environment_is_secret():
     assert release.file_mode("gunicorn.conf.py") == 0o640
 
 
+def manifest(id_, revision="0" * 40, **more):
+    inputs = {"source": {"revision": revision}}
+    return {"id": id_, "digest": id_[-12:], "created": "", "by": "me@here", "version": "v1", "inputs": inputs, **more}
+
+
 @pytest.fixture
 def layout(tmp_path):
     layout = release.Layout("shop", root=str(tmp_path))
@@ -144,7 +149,7 @@ def layout(tmp_path):
         directory = layout.release(f"2026010{number}T000000Z-{number:012x}")
         os.makedirs(directory)
         with open(os.path.join(directory, "manifest.json"), "w", encoding="utf-8") as stream:
-            json.dump({"id": os.path.basename(directory), "created": f"2026-01-0{number}T00:00:00Z"}, stream)
+            json.dump(manifest(os.path.basename(directory), created=f"2026-01-0{number}T00:00:00Z"), stream)
     return layout
 
 
@@ -160,14 +165,10 @@ def test_a_link_to_something_else_names_no_release(layout):
     assert layout.live_id() is None
 
 
-def item(name, state="good", version="HEAD", revision="0" * 40):
-    return {"id": name, "state": state, "version": version, "inputs": {"source": {"revision": revision}}}
-
-
 def items(states):
     """Releases a, b, c, ... of which each letter tells the state: good, failed, rolled back, built."""
     words = {"g": "good", "f": "failed", "r": "rolled back", "b": "built"}
-    return [item(name, words[letter]) for name, letter in zip("abcdefgh", states, strict=False)]
+    return [{"id": name, "state": words[letter]} for name, letter in zip("abcdefgh", states, strict=False)]
 
 
 def test_releases_come_in_the_order_of_their_last_deploy(layout):
@@ -180,61 +181,33 @@ def test_releases_come_in_the_order_of_their_last_deploy(layout):
     assert [each["state"] for each in found] == ["built"] * 3 + ["good"]
 
 
-@pytest.mark.parametrize(
-    "live, keep, expected",
-    [
-        ("e", 2, ["a", "b", "c"]),
-        ("a", 2, ["b", "c", "d"]),
-        ("e", 9, []),
-        ("c", 1, ["a", "b", "d", "e"]),
-        ("e", 0, list("abcd")),
-    ],
-)
-def test_pruning_keeps_the_live_and_the_newest(live, keep, expected):
-    assert release.prunable(items("ggggg"), live, keep) == expected
-
-
-def test_pruning_takes_failed_ones_but_never_the_live():
-    assert release.prunable(items("gff"), "b", 5) == ["c"]
+def test_the_number_counts_and_not_the_time(layout):
+    first, second, *others = layout.ids()
+    for id_, facts in (
+        (first, {"sequence": 7, "deployed": "2001-01-01T00:00:00Z"}),
+        (second, {"deployed": "2036-01-01T00:00:00Z"}),
+        (others[0], {"sequence": 6, "deployed": "2037-01-01T00:00:00Z"}),
+    ):
+        with open(layout.release(id_, "state.json"), "w", encoding="utf-8") as stream:
+            json.dump({"state": "good", **facts}, stream)
+    assert [item["id"] for item in layout.releases_by_age()] == [*others[1:], second, others[0], first]
 
 
 @pytest.mark.parametrize(
-    "states, live, expected",
+    "states, kept, way_back, keep, expected",
     [
-        ("ggg", "c", "b"),
-        ("gfg", "c", "a"),
-        ("grg", "c", "a"),
-        ("gbg", "c", "a"),
-        ("ggr", "b", "a"),
-        ("ggf", "b", "a"),
-        ("gg", None, "b"),
+        ("ggggg", "de", "dcba", 2, ["a", "b", "c"]),
+        ("ggggg", "de", "dcba", 4, ["a"]),
+        ("ggggg", "de", "dcba", 9, []),
+        ("ggggg", "ade", "a", 1, ["b", "c"]),  # what a rollback would choose is kept, however old it is
+        ("ggrgg", "aeb", "ba", 4, ["c"]),  # what lies on no way back goes first
+        ("ggggg", "eda", "ab", 4, ["c"]),  # and the farthest before the nearest
+        ("gff", "b", "", 5, ["c"]),  # failed ones go, but never what serves
+        ("ggf", "cb", "b", 1, ["a"]),
     ],
 )
-def test_a_rollback_goes_to_the_last_good_release_before_the_live(states, live, expected):
-    assert release.rollback_target(items(states), live) == expected
-
-
-@pytest.mark.parametrize("states, live", [("g", "a"), ("fg", "b"), ("gg", "a"), ("", None)])
-def test_a_rollback_without_an_earlier_good_release_is_refused(states, live):
-    with pytest.raises(ReleaseError, match="no earlier release that was good"):
-        release.rollback_target(items(states), live)
-
-
-def test_a_release_is_named_by_its_id_its_version_or_its_commit():
-    found = [item("one-abc", version="v1", revision="a" * 40), item("two-def", version="v2", revision="b" * 40)]
-    for name in ("one-abc", "abc", "v1", "a" * 9):
-        assert release.rollback_target(found, "two-def", name) == "one-abc"
-
-
-def test_a_release_that_failed_cannot_be_named():
-    with pytest.raises(ReleaseError, match=r"cannot go to release 'b': it is failed\. There are: a, c\."):
-        release.rollback_target(items("gfg"), "c", "b")
-    with pytest.raises(ReleaseError, match="there is none of that name"):
-        release.rollback_target(items("gfg"), "c", "nope")
-
-
-def test_one_that_was_rolled_back_can_be_named():
-    assert release.rollback_target(items("gr"), "a", "b") == "b"
+def test_pruning_keeps_what_serves_what_it_replaced_and_the_way_back(states, kept, way_back, keep, expected):
+    assert release.prunable(items(states), set(kept), list(way_back), keep) == expected
 
 
 HOOKS = ("before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import cutover as release_cutover
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.cutover import Cutover, failure_text
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import Locked
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.order import Order
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import Instance as RealInstance
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.switch import strangers
@@ -61,7 +63,8 @@ def layout(tmp_path):
     for id_ in (OLD, NEW):
         os.makedirs(layout.release(id_))
         with open(layout.release(id_, "manifest.json"), "w", encoding="utf-8") as stream:
-            json.dump({"id": id_, "version": "v1", "created": "", "inputs": {"source": {"revision": "r"}}}, stream)
+            text = {"id": id_, "digest": id_[-12:], "version": "v1", "created": "", "by": "me@here"}
+            json.dump({**text, "inputs": {"source": {"revision": "r"}}}, stream)
         for path in layout.unit_paths(id_):
             with open(path, "w", encoding="utf-8"):
                 pass
@@ -136,11 +139,14 @@ def test_an_incomplete_release_is_removed(layout, cutover, calls):
     assert layout.ids() == [OLD] and calls == []
 
 
-def test_a_failed_rollback_does_not_condemn_a_release_that_was_good(layout, cutover, calls):
+def test_a_release_that_does_not_start_in_a_rollback_is_marked(layout, cutover, calls):
     cutover.mark(OLD, "good")
     live(layout, NEW)
     cutover.fail(ReleaseError("readiness", "no"), OLD, NEW, SETTINGS, "rollback")
-    assert layout.live_id() == NEW and layout.state(OLD)["state"] == "good"
+    assert layout.live_id() == NEW and layout.state(OLD)["state"] == "does not start"
+    cutover.mark(OLD, "good")
+    cutover.fail(ReleaseError("drain", "no"), OLD, NEW, SETTINGS, "rollback")
+    assert layout.state(OLD)["state"] == "good", "what is not its fault is not held against it"
 
 
 def test_what_fails_after_a_failure_does_not_hide_it(layout, cutover, calls):
@@ -180,10 +186,99 @@ def test_a_run_that_died_while_it_wrote_a_unit_left_a_stranger(layout, ending):
 def test_a_state_remembers_when_a_release_was_deployed(layout, cutover):
     cutover.mark(OLD, "good", deployed="2026-01-01T00:00:00Z")
     cutover.mark(OLD, "rolled back", reason="x")
-    assert layout.state(OLD) == {"state": "rolled back", "deployed": "2026-01-01T00:00:00Z", "reason": "x"}
+    expected = {"format": 1, "state": "rolled back", "deployed": "2026-01-01T00:00:00Z", "reason": "x"}
+    assert layout.state(OLD) == expected
+
+
+# -- state files that do not fit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "[", "null", '{"id": "x"}', '{"digest": 1}'])
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "order.json"])
+def test_a_state_file_that_does_not_fit_is_named_set_aside_and_in_nobody_s_way(layout, cutover, calls, name, text):
+    path = layout.order if name == "order.json" else layout.release(NEW, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    cutover.repair(OLD)
+    (said,) = cutover.warnings
+    assert said.startswith(f"{path} does not fit: ") and f"set aside as {path}.damaged-1" in said
+    with open(path + ".damaged-1", encoding="utf-8") as stream:
+        assert stream.read() == text
+    assert layout.live_id() == OLD and NEW in layout.ids(), "a release whose manifest is damaged is not removed"
+    cutover.warnings.clear()
+    Cutover(layout, None, "me@here", "v1").repair(OLD)
+    assert cutover.warnings == []
+
+
+# -- what a dead run left unjudged ------------------------------------------------------------------------------------
+
+GUARD = {"seconds": 10, "baseline": 60, "requests": 20, "error_rate": 0.02, "latency": 3, "latency_floor": 0.5}
+
+
+def switched(layout, before, after, guard=GUARD):
+    """A run switched from OLD to NEW and died; nginx logged so many requests before, and as many failed ones after."""
+    order = Order(layout)
+    order.note(NEW, OLD, order.forward(NEW), [], guard={**guard, "access_log": ""})
+    live(layout, NEW)
+    begun = time.time() - 3600
+    os.utime(layout.live, (begun, begun), follow_symlinks=False)
+    os.makedirs(layout.logs)
+    with open(layout.log("access"), "w", encoding="utf-8") as stream:
+        for count, offset, status in ((before, -30, 200), (after, 3, 500), (before, 3, 200)):
+            for number in range(count):
+                entry = {"msec": begun + offset + number / 1000, "request_time": 0.01, "status": status, "method": "GET"}
+                stream.write(json.dumps({**entry, "uri": "/x", "upstream_addr": f"unix:/run/shop/{number}.sock"}) + "\n")
+
+
+@pytest.fixture
+def complete(layout):
+    path = layout.release(OLD, "manifest.json")
+    with open(path, encoding="utf-8") as stream:
+        found = json.load(stream)
+    found["inputs"]["source"]["subdirectory"] = ""
+    found["serve"] = {**SETTINGS, "domain": "x", "health": {}, "timeout_start": 1, "timeout_stop": 1}
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(found, stream)
+
+
+def test_the_next_run_sends_users_back_from_what_a_dead_one_left(layout, cutover, calls, complete):
+    switched(layout, 100, 50)
+    wrong = cutover.judge_left(NEW)
+    assert "50 of 150 requests after the switch failed" in wrong and "Users were sent back" in wrong
+    assert layout.live_id() == OLD and layout.state(NEW)["state"] == "failed"
+    assert [call for call in calls if call[0] in {"start", "stop"}] == [("start", OLD), ("stop", NEW)]
+    assert history(layout)[-1]["phase"] == "guard"
+    assert cutover.judge_left(OLD) == "" and Order(layout).served() == [OLD]
+
+
+def test_the_next_run_finds_nothing_wrong_with_what_a_dead_one_left(layout, cutover, calls, complete):
+    switched(layout, 100, 0)
+    assert cutover.judge_left(NEW) == "" and cutover.warnings == []
+    cutover.repair(NEW)
+    assert layout.live_id() == NEW and layout.state(NEW)["state"] == "good" and not Order(layout).pending
+
+
+def test_where_the_log_says_nothing_any_more_the_next_run_says_so(layout, cutover, calls, complete):
+    switched(layout, 0, 50)
+    assert cutover.judge_left(NEW) == ""
+    assert "cannot be judged any more" in cutover.warnings[0] and layout.log("access") in cutover.warnings[0]
+    assert layout.live_id() == NEW
+
+
+def test_where_the_release_before_cannot_take_its_place_what_serves_stays(layout, cutover, calls):
+    switched(layout, 100, 50)
+    assert cutover.judge_left(NEW) == ""
+    assert f"Release {OLD} cannot take its place" in cutover.warnings[0]
+    assert layout.live_id() == NEW and layout.state(NEW)["state"] == "failed"
 
 
 def test_a_refusal_is_not_called_a_failure(layout):
     refused = failure_text(layout, Locked("it is locked by me", {}), {})
     assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} goes on serving.")
     assert failure_text(layout, ReleaseError("build", "x"), {}).startswith("shop: build failed: x\n")
+
+
+def test_where_a_dead_run_of_before_has_noted_nothing_the_next_says_so(layout, cutover, calls):
+    live(layout, NEW)
+    cutover.lock.found = {"phase": "guard", "owner": "ann"}
+    assert cutover.judge_left(NEW) == "" and "has noted nothing to judge it by" in cutover.warnings[0]

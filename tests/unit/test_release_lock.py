@@ -250,3 +250,45 @@ def test_a_lock_that_was_removed_with_its_app_is_made_anew(layout, monkeypatch):
     with Lock(layout).taken(*ME):
         assert len(files) == 2
         assert Lock(layout).read()["owner"] == "me@here"
+
+
+# -- content that does not fit ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "null", "[]", '{"owner": 1}', '{"held": "yes"}', '{"until": "soon"}', '{"format": 99, "held": true}']
+)
+def test_content_that_does_not_fit_is_set_aside_and_blocks_nobody(layout, text):
+    Path(layout.lock).write_text(text, encoding="utf-8")
+    os.chmod(layout.lock, 0o600)
+    lock = Lock(layout)
+    with lock.taken(*ME):
+        pass
+    assert Path(layout.lock + ".damaged-1").read_text(encoding="utf-8") == text
+    assert layout.lock + " does not fit" in lock.notes[0] and Path(layout.lock).read_text(encoding="utf-8") == ""
+
+
+def test_others_read_whole_content_while_it_is_written(layout, monkeypatch):
+    seen, truncate = [], os.ftruncate
+
+    def looked_at(descriptor, size):
+        seen.append(json.loads(Path(layout.lock).read_text(encoding="utf-8")))
+        truncate(descriptor, size)
+
+    with Lock(layout).taken(*ME) as lock:
+        lock.note(phase="x" * 1000)
+        monkeypatch.setattr(os, "ftruncate", looked_at)
+        lock.note(phase="drain")
+        monkeypatch.undo()
+    assert [found["phase"] for found in seen] == ["drain"]
+
+
+def test_a_run_is_away_for_as_long_as_it_is_whatever_the_clock_says(layout, monkeypatch):
+    with Lock(layout).taken(*ME) as lock:
+        lock.note(away=now())
+    found = Lock(layout).read()
+    monkeypatch.setattr(release_lock.time, "time", lambda: 0)
+    assert not is_stale(found)
+    started = release_lock.uptime() + release_lock.AWAY + 1
+    monkeypatch.setattr(release_lock, "uptime", lambda: started)
+    assert is_stale(found)

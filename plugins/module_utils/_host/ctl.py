@@ -20,11 +20,13 @@ from .deploy import Deploy
 from .files import apps, is_app
 from .info import overview
 from .lock import BREAK
+from .order import AGAIN
 from .redact import redact_url
 from .release import ReleaseError
 from .rollback import Rollback
 from .run import run_command
 from .text import safe
+from .tidy import Tidy
 
 DONE, FAILED, USAGE, REFUSED, LOCKED = range(5)
 CODES = (
@@ -55,14 +57,17 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
+def settings_for(app, version, who, reason="", break_lock=False, again=False, kept=kit.KIT):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
             "this host keeps no settings of its apps: they are kept where there is a deploy user "
             "(hardening_deploy_user.name). Deploy with Ansible: ansible-playbook daoman.fastapi.deploy"
         )
-    settings = kit.load(app, kept)
+    settings, damaged = kit.load(app, kept)
+    if damaged:
+        path = os.path.join(kept, app + ".json")
+        raise Refused(f"the settings of {app} in {path} do not fit: {damaged}. Run daoman.fastapi.site once, which keeps them anew")
     if settings is None:
         raise Refused(f"{app} was not released by Ansible since this host keeps settings. Run daoman.fastapi.site once")
     if settings.get("kit") != kit.VERSION:
@@ -88,6 +93,7 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
         "until": "done",
         "migrate": True,
         "break_lock": break_lock,
+        "release_again": again,
         "release": "",
         "previous": "",
         "upload": "",
@@ -95,10 +101,10 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False):
+def deploy(app, version, who, reason="", break_lock=False, again=False):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock)
-    return carry_out(lambda: Deploy(settings, run_command), f"of {version}")
+    settings = settings_for(app, version, who, reason, break_lock, again)
+    return carry_out(lambda: Deploy(settings, run_command))
 
 
 def rollback(app, release, who, reason="", break_lock=False):
@@ -106,10 +112,18 @@ def rollback(app, release, who, reason="", break_lock=False):
         raise Refused(f"there is no app '{app}' on this host")
     params = {"name": app, "release": release, "reason": reason, "break_lock": break_lock}
     params["who"] = f"{who}@{socket.gethostname()}"
-    return carry_out(lambda: Rollback(params, run_command), "")
+    return carry_out(lambda: Rollback(params, run_command))
 
 
-def carry_out(make, what):
+def tidy(app, **common):
+    """Set aside what does not fit; the exit code."""
+    if not is_app(app):
+        raise Refused(f"there is no app '{app}' on this host")
+    params = {"name": app, **common, "who": f"{common['who']}@{socket.gethostname()}"}
+    return carry_out(lambda: Tidy(params, run_command))
+
+
+def carry_out(make):
     """Do the work; tell on the standard output what serves, on the other what was noticed or failed."""
     failure = None
     try:
@@ -123,16 +137,21 @@ def carry_out(make, what):
     except ReleaseError as exc:
         failure = exc
     for warning in work.cutover.warnings:
-        print(f"warning: {safe(warning)}", file=sys.stderr)
+        print(f"warning: {as_options(safe(warning))}", file=sys.stderr)
     if failure:
         text = failure_text(work.layout, failure, work.cutover.secrets)
-        print(safe(text).replace(BREAK, "To end it and go on with this run, give --break-lock."), file=sys.stderr)
+        print(as_options(safe(text)), file=sys.stderr)
         return LOCKED if failure.phase == "lock" else FAILED
     result = work.result
     done = "changed" if result["changed"] else "unchanged"
-    what = what or f"of {result['version']}"
-    print(f"{done}: {work.layout.name} serves release {result['release']} {what}")
+    print(f"{done}: {work.layout.name} serves release {result['release']} of {result['version']}")
     return DONE
+
+
+def as_options(text):
+    """Messages name what a playbook takes; this is what the command takes."""
+    text = text.replace(BREAK, "To end it and go on with this run, give --break-lock.")
+    return text.replace(AGAIN, "--again")
 
 
 # -- fastapictl -------------------------------------------------------------------------------------------------------
@@ -157,6 +176,7 @@ def parser():
         "deploy", "Release another version of an app from git, with the settings of the last run of Ansible."
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
+    made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
     changing(made)
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
@@ -164,10 +184,11 @@ def parser():
         metavar="RELEASE",
         nargs="?",
         default="",
-        help="its id or a part of it, its version, or the beginning of its commit; the last good one before",
+        help="its id or a part of it, its version, or the beginning of its commit; the one that served before",
     )
     changing(made)
-    command("releases", "List the releases of one app, or of all, and who holds their locks.")
+    changing(command("tidy", "Set aside state files and lines of history of an app that are damaged. Nothing is deleted."))
+    command("releases", "List the releases of one app, or of all, where a rollback goes, what is held, and locks.")
     return top
 
 
@@ -197,7 +218,9 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common)
+        return deploy(options.app, options.version, **common, again=options.again)
+    if options.command == "tidy":
+        return tidy(options.app, **common)
     return rollback(options.app, options.release, **common)
 
 

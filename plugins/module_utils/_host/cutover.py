@@ -14,8 +14,11 @@ from .cage import PATH, Cage
 from .guard import FLUSH, AccessLog, Traffic, compared, judge
 from .history import append
 from .lock import Lock, describe, locked, now
+from .order import Order
+from .records import set_aside
 from .redact import redact
 from .release import (
+    STATE_FORMAT,
     ReleaseError,
     env_values,
     journal_text,
@@ -34,6 +37,8 @@ from .text import safe
 
 # Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
 SOONEST_CUT = 2
+# Where a release that was good before fails by itself when users are to be sent back to it.
+OWN_FAULTS = {"start", "readiness", "before_switch", "after_switch"}
 # Of the settings of a deploy, what a release needs to serve. Kept in its manifest, so that a rollback asks nobody.
 SERVE = ("domain", "health", "hooks", "hook_timeout", "timeout_start", "timeout_stop")
 
@@ -48,6 +53,7 @@ class Cutover:
         self.who = who
         self.reason = reason
         self.lock = Lock(layout)
+        self._order = None
         self.phases = {}
         self.warnings = []
         # What must not be shown, by name.
@@ -55,6 +61,13 @@ class Cutover:
         self.facts = {}
         # Whether the release before was told to stop: from then on there is no way back to it.
         self.drained = False
+
+    @property
+    def order(self):
+        """The order of the releases, for who holds the lock."""
+        if self._order is None:
+            self._order = Order(self.layout)
+        return self._order
 
     # what every run does
 
@@ -78,16 +91,36 @@ class Cutover:
             self.warnings.append(f"An earlier run did not end: {describe(found)}. What it left was taken away.")
         if found:
             self.cage.end_leftovers()
+        self.set_aside()
+        self.settle()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
                 Instance(self.layout, id_, self.shell).stop()
         for id_ in self.layout.ids():
-            if id_ != live and self.layout.manifest(id_) is None:
+            if id_ != live and self.layout.is_incomplete(id_):
                 remove_release(self.layout, id_)
+
+    def set_aside(self):
+        """Name the state files that do not fit, and put others in their place."""
+        self.warnings += self.lock.notes
+        if self.order.damage:
+            self.warnings.append(set_aside(self.layout.order, self.order.damage))
+        self.warnings += [set_aside(path, why) for path, why in list(self.layout.damaged())]
+
+    def settle(self, **facts):
+        """What the last switch has made of the order counts from now on, also where the run died that switched."""
+        pending = self.order.pending
+        if pending:
+            self.mark(pending["id"], "good", sequence=pending["sequence"], **facts)
+            if pending["left"] and self.layout.manifest(pending["previous"]):
+                self.mark(pending["previous"], "rolled back", **pending["left"])
+        self.order.settle()
+        return bool(pending)
 
     def mark(self, id_, state, **facts):
         """Note what became of a release."""
-        text = json.dumps({**self.layout.state(id_), "state": state, **facts}, sort_keys=True)
+        found = {**self.layout.state(id_), "format": STATE_FORMAT, "state": state, **facts}
+        text = json.dumps(found, sort_keys=True)
         write_file(self.layout.release(id_, "state.json"), text + "\n", 0o600)
 
     def record(self, action, id_, previous, outcome, **facts):
@@ -106,10 +139,16 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        append(self.layout, line)
+        try:
+            said = append(self.layout, line)
+            self.warnings += [said] if said else []
+        except OSError as exc:
+            self.warnings.append(f"{self.layout.name}: {self.layout.history} has no line of this {action}: {exc.strerror}.")
 
     def prune(self, live, keep):
-        for id_ in prunable(self.layout.releases_by_age(), live, keep):
+        releases = self.layout.releases_by_age()
+        kept = self.order.kept(releases) | {live}
+        for id_ in prunable(releases, kept, self.order.way_back(releases), keep):
             remove_release(self.layout, id_)
         remove_unused_venvs(self.layout)
 
@@ -191,6 +230,8 @@ class Cutover:
     def guard(self, id_, access_log, guard):
         """Watch what nginx logs. ReleaseError when the release does worse than the one before."""
         begun = self.facts["served"]
+        longest = guard["seconds"] + FLUSH
+        deadline = time.monotonic() + min(max(begun + longest - time.time(), 0), longest)
         log = AccessLog(access_log, self.layout.name)
         seen = log.recent(begun - guard["baseline"])
         before = Traffic([item for item in seen if item.begun < begun], guard["seconds"])
@@ -201,7 +242,7 @@ class Cutover:
         with self.phase("guard"):
             final = False
             while not final:
-                final = time.time() > begun + guard["seconds"] + FLUSH
+                final = time.monotonic() > deadline
                 after += [item for item in log.more() if item.begun >= begun]
                 traffic = Traffic(after, guard["seconds"])
                 judged = [item.facts() for item in compared(before, traffic, guard)]
@@ -212,6 +253,68 @@ class Cutover:
                 if wrong:
                     raise ReleaseError("guard", wrong + ".")
                 time.sleep(0.5)
+
+    def judge_left(self, live):
+        """Judge the release that a run switched to and died before it had judged it. What is wrong with it, or nothing.
+
+        Where it is found wanting, users are sent back to the release before, as that run would have done.
+        """
+        left = self.order.unjudged if self.layout.live_id() == live else {}
+        if not left:
+            self._say_unknown(live)
+            return ""
+        wrong, unknown = self.evidence(left["guard"])
+        previous = left["previous"]
+        if unknown:
+            self.warnings.append(
+                f"{self.layout.name}: the run that switched to release {live} ended before its guard did, and it cannot "
+                f"be judged any more: {unknown}. It goes on serving."
+            )
+        if not wrong:
+            return ""
+        found = ReleaseError("guard", f"{wrong}. The run that switched to release {live} had ended before it saw that.")
+        try:
+            settings = serve_settings(self.layout, previous)
+            self.ready(previous, live, settings)
+        except ReleaseError as exc:
+            self.warnings.append(
+                f"{self.layout.name}: {found.message} Release {previous} cannot take its place, so it goes on serving: "
+                f"{redact(exc.message, self.secrets)}"
+            )
+            Instance(self.layout, previous, self.shell).discard()
+            self.order.settle()
+            self.mark(live, "failed", phase="guard", reason=found.message, since=now())
+            return ""
+        self.fail(found, live, previous, settings, "deploy")
+        return found.message
+
+    def _say_unknown(self, live):
+        """Say so where a run of before 0.3 died in its guard: it has noted nothing to judge by."""
+        died = self.lock.found.get("phase") in {"switch", "after_switch", "guard"}
+        if died and live and not self.order.pending and self.layout.state(live)["state"] == "built":
+            self.warnings.append(
+                f"{self.layout.name}: the run that switched to release {live} ended before its guard did and has noted "
+                "nothing to judge it by. It goes on serving."
+            )
+
+    def evidence(self, guard):
+        """What nginx's log says about a release that was not judged: what is wrong, and why that cannot be known."""
+        path = guard["access_log"] or self.layout.log("access")
+        # Made by the switch.
+        begun = os.lstat(self.layout.live).st_mtime
+        longest = guard["seconds"] + FLUSH
+        deadline = time.monotonic() + min(max(begun + longest - time.time(), 0), longest)
+        with self.phase("guard"):
+            while time.monotonic() < deadline:
+                time.sleep(0.5)
+        seen = AccessLog(path, self.layout.name).recent(begun - guard["baseline"])
+        before, after = (
+            Traffic([item for item in seen if first <= item.begun < last], guard["seconds"])
+            for first, last in ((0, begun), (begun, begun + guard["seconds"]))
+        )
+        if not before.count:
+            return "", f"{path} has no request from the {guard['baseline']} s before its switch at {now(begun)}"
+        return judge(before, after, guard, True), ""
 
     def finish(self, previous):
         """Let the release before end what it is doing, and stop it."""
@@ -247,10 +350,15 @@ class Cutover:
                 instance.stop()
         message = redact(exc.message, self.secrets)
         with self._noting():
-            if self.layout.manifest(id_) is None:
+            if self.layout.live_id() != id_:
+                self.order.settle()
+        with self._noting():
+            if self.layout.is_incomplete(id_):
                 remove_release(self.layout, id_)
             elif action == "deploy" and self.layout.live_id() != id_:
                 self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
+            elif self.layout.live_id() != id_ and exc.phase in OWN_FAULTS:
+                self.mark(id_, "does not start", phase=exc.phase, reason=message, since=now())
             self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
         with self._noting():
             facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
@@ -265,12 +373,29 @@ class Cutover:
             text = f"{exc.message}\n{exc.output.strip()}" if isinstance(exc, ReleaseError) else str(exc)
             self.warnings.append(redact(text, self.secrets))
 
-    def go_to(self, id_, previous, settings):
-        """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release."""
+    def go_to(self, id_, previous, settings, hold=False, instead_of=""):
+        """The whole way to a release that was good before: for a rollback, and for a fleet that gives up a release.
+
+        :arg hold: whether the release that users leave is held
+        :arg instead_of: release in whose place on the way back this one comes
+        """
         self.ready(id_, previous, settings)
+        order = self.order
+        is_back = order.is_back(instead_of or id_)
+        left, target = self.layout.manifest(previous) if previous else None, self.layout.manifest(id_)
+        holds = order.holds()
+        if hold:
+            holds = order.holds_after_rollback(target, left, self.who, now(), self.reason)
+        order.note(
+            id_,
+            previous,
+            order.back(id_, instead_of) if is_back else order.forward(id_),
+            holds,
+            left={"since": now(), "reason": self.reason} if hold and is_back and previous not in {None, id_} else None,
+        )
         self.switch(id_, previous)
         self.hook("after_switch", id_, previous, settings)
-        self.mark(id_, "good")
+        self.settle()
         if previous and previous != id_:
             self.finish(previous)
 

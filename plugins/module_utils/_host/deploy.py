@@ -11,14 +11,17 @@ import os
 import pwd
 import shutil
 import stat
+import time
 
 from . import accounts, history, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
 from .lock import is_stale, now
+from .order import AGAIN, Order, held_by, named
 from .redact import redact_url
 from .release import (
+    MANIFEST_FORMAT,
     Layout,
     ReleaseError,
     digest,
@@ -84,6 +87,8 @@ class Deploy:
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
         # The release in the making, the one that it follows, and what it is made of.
         self.id = self.previous = self.data = None
+        # That of a hold is the one that serves.
+        self.version = params["version"]
 
     def run(self):
         live = self.layout.live_id()
@@ -95,6 +100,8 @@ class Deploy:
             self._go_on(pending)
         else:
             self._begin(live)
+        serves = self.layout.live_id()
+        self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
         if self.params["until"] == "done" and release_kit.save(self.prepared, self.check):
             self.result["changed"] = True
 
@@ -104,13 +111,13 @@ class Deploy:
             self._directories()
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
-        wanted = digest(self.data)
         manifest = self.layout.manifest(live) if live else None
-        same = manifest is not None and manifest["digest"] == wanted
-        if same and self._is_settled(live):
+        if live and not self.params["release_again"] and self._is_held(revision, manifest) and not manifest:
             return
-        releases = self.layout.releases_by_age()
-        reusable = [item["id"] for item in releases if item["digest"] == wanted and item["state"] != "failed"]
+        wanted = digest(self.data)
+        if manifest is not None and manifest["digest"] == wanted and self._is_settled(live):
+            return
+        reusable = self._reusable(wanted)
         self.result.update(changed=True, built=not reusable)
         if self.diff:
             self.result["diff"] = self._diff(live, manifest)
@@ -120,19 +127,69 @@ class Deploy:
             self.result["need_upload"] = True
             return
         with self._locked():
+            live = self._judge_left(live, wanted)
             self.cutover.repair(live)
             self.previous = live
+            # What was judged just now may be no choice any more.
+            reusable = self._reusable(wanted)
             if reusable:
                 self.id = live if live in reusable else reusable[-1]
                 self._through("ready")
             else:
-                self.id = release_id(wanted)
+                self.id = self._new_id(wanted)
                 self._through("fetch")
+
+    def _reusable(self, wanted):
+        """Ids of the releases that are what is wanted, the one that came to serve last comes last."""
+        releases = self.layout.releases_by_age()
+        return [item["id"] for item in releases if item["digest"] == wanted and item["state"] != "failed"]
+
+    def _judge_left(self, live, wanted):
+        """See what a run left that died in its guard; the id of what serves then."""
+        manifest = self.layout.manifest(live) if live else None
+        wrong = self.cutover.judge_left(live)
+        if wrong:
+            if manifest and manifest["digest"] == wanted:
+                raise ReleaseError("guard", wrong)
+            self.cutover.warnings.append(f"{self.layout.name}: {wrong}")
+        return self.layout.live_id() if wrong else live
+
+    def _is_held(self, revision, manifest):
+        """Whether what is wanted is held. Then what serves stays, and takes over the settings where it can."""
+        serving = manifest["inputs"]["source"]["revision"] if manifest else ""
+        hold = Order(self.layout).hold_on(revision, digest(self.data), serving)
+        if not hold:
+            return False
+        if not manifest or revision == serving:
+            settings = ""
+            self.data = manifest["inputs"] if manifest else self.data
+        elif self.source.type == "git":
+            self.data = inputs(self.params, serving, python_name(self.params["python"]))
+            settings = " with the settings of the inventory"
+        else:
+            settings = " with the settings that it has: its source is not at hand to release it with others"
+            self.data = manifest["inputs"]
+        self.version = manifest["version"] if manifest else self.version
+        self.result["revision"] = serving
+        self.result["held"] = hold
+        self.cutover.warnings.append(
+            f"{self.layout.name}: {'this setting of ' if revision == serving else ''}{named(hold)} was not released: it is held {held_by(hold)}. {self.version} goes on "
+            f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
+        )
+        return True
+
+    def _new_id(self, wanted):
+        """An id that no release has, and that no clock which was set back gives twice."""
+        now = time.time()
+        while os.path.lexists(self.layout.release(release_id(wanted, now))):
+            now += 1
+        return release_id(wanted, now)
 
     def _is_settled(self, live):
         """Whether the live release runs as it should, and nothing is left over of a run that did not end."""
         return (
             self.layout.state(live)["state"] == "good"
+            and not Order(self.layout).pending
             and Instance(self.layout, live, self.shell).serves()
             and not strangers(self.layout, live)
             and not is_stale(self.lock.read())
@@ -140,6 +197,7 @@ class Deploy:
 
     def _go_on(self, pending):
         self.id, self.previous, self.data = pending["release"], pending["previous"] or None, pending["data"]
+        self.version = pending.get("version", self.version)
         self.cutover.facts.update(pending["facts"])
         self.result.update(changed=True, revision=self.data["source"]["revision"])
         with self._locked():
@@ -167,6 +225,7 @@ class Deploy:
                 release=self.id,
                 previous=self.previous or "",
                 data=self.data,
+                version=self.version,
                 facts=self.cutover.facts,
             )
         self.result.update(release=self.id, **self.cutover.outcome())
@@ -324,8 +383,10 @@ class Deploy:
             "created": now(),
             "by": self.params["who"],
             "source": redact_url(self.params["source"]),
-            "version": self.params["version"],
+            "version": self.version,
             "exposure": found,
+            "format": MANIFEST_FORMAT,
+            "sequence": self.cutover.order.take(),
             "inputs": self.data,
             "serve": {key: self.params[key] for key in SERVE},
         }
@@ -368,16 +429,28 @@ class Deploy:
         self.cutover.ready(self.id, self.previous, self.params)
 
     def _switch(self):
+        order = self.cutover.order
+        guard = self.params["guard"] if self._is_guarded() else {}
+        manifest = self.layout.manifest(self.previous) if self.previous else None
+        serving = manifest["inputs"]["source"]["revision"] if manifest else ""
+        holds = order.holds()
+        if self.id != self.previous:
+            holds = order.holds_after_deploy(self.data["source"]["revision"], serving)
+        order.note(self.id, self.previous, order.forward(self.id), holds, guard=guard)
         self.cutover.switch(self.id, self.previous)
         self._hook("after_switch")
 
+    def _is_guarded(self):
+        return bool(self.previous and self.previous != self.id and self.params["guard"]["seconds"])
+
     def _done(self):
-        follows = self.previous and self.previous != self.id
         guard = self.params["guard"]
-        if follows and guard["seconds"]:
+        if self._is_guarded():
             self.cutover.guard(self.id, guard["access_log"] or self.layout.log("access"), guard)
-        self.cutover.mark(self.id, "good", deployed=now(), by=self.params["who"])
-        if follows:
+        facts = {"deployed": now(), "by": self.params["who"]}
+        if not self.cutover.settle(**facts):
+            self.cutover.mark(self.id, "good", **facts)
+        if self.previous and self.previous != self.id:
             self.cutover.finish(self.previous)
         self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
         self.cutover.prune(self.id, self.params["keep"])

@@ -13,6 +13,7 @@ import json
 import os
 import stat
 
+from . import records
 from .redact import redact_url
 from .shell import write_file
 
@@ -35,12 +36,74 @@ def public(data):
 
 
 def append(layout, entry):
-    """Add a line."""
+    """Add a line, whole or not at all. Lines that do not fit are set aside before; a sentence about them, or nothing."""
     tidy(layout)
+    said = set_aside_lines(layout)
+    text = (json.dumps(public(entry)) + "\n").encode()
     descriptor = os.open(layout.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
+    try:
         _let_read(descriptor)
-        stream.write(json.dumps(public(entry)) + "\n")
+        size = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, text)
+            while written < len(text):  # on a full disk the next one says why
+                written += os.write(descriptor, text[written:])
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    return said
+
+
+def read(layout):
+    """The bytes of a history."""
+    try:
+        descriptor = os.open(layout.history, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+
+
+def damaged_lines(data):
+    """The lines of a history that are none, with their numbers from 1 on: also the last where it has no end."""
+    lines = data.split(b"\n")
+    end = len(lines) - 1
+    return [
+        (number + 1, line)
+        for number, line in enumerate(lines)
+        if (line or number < end) and (number == end or not _is_line(line))
+    ]
+
+
+def _is_line(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def set_aside_lines(layout):
+    """Move lines that were damaged, or not written to their end, to a file of their own; a sentence about them."""
+    data = read(layout)
+    damaged = damaged_lines(data)
+    if not damaged:
+        return ""
+    numbers = {number for number, _line in damaged}
+    kept = [line for number, line in enumerate(data.split(b"\n"), 1) if number not in numbers and line]
+    # A last line that is whole but for its end is a line.
+    if damaged[-1][0] == data.count(b"\n") + 1 and _is_line(damaged[-1][1]):
+        kept.append(damaged.pop()[1])
+    path = records.free_name(layout.history)
+    if damaged:
+        write_file(path, "\n".join(_text(line) for _number, line in damaged) + "\n", 0o600)
+    write_file(layout.history, "".join(_text(line) + "\n" for line in kept), 0o600)
+    return f"{layout.history} had lines that do not fit ({len(damaged)}). They were set aside as {path}." if damaged else ""
+
+
+def _text(line):
+    return line.decode("utf-8", "surrogateescape")
 
 
 def tidy(layout):

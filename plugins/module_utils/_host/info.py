@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+import os
+
+from .history import damaged_lines
+from .history import read as read_history
 from .lock import Lock, describe, is_stale
+from .order import Order, held_by, named
+from .records import set_aside_files
 from .redact import redact_url
 from .release import Layout, release_table
 from .text import one_line
@@ -19,13 +25,15 @@ def shown(value):
 
 
 def releases_of(name):
-    """The complete releases of an app, the one that was deployed last comes last."""
+    """The complete releases of an app, the one that came to serve last comes last."""
     layout = Layout(name)
-    live = layout.live_id()
+    live, releases = layout.live_id(), layout.releases_by_age()
+    target = Order(layout).way_back(releases)[:1]
     return [
         {
             "app": name,
             "id": item["id"],
+            "order": item["sequence"],
             "version": shown(item["version"]),
             "revision": shown(item["inputs"]["source"]["revision"]),
             "by": shown(item["by"]),
@@ -34,9 +42,37 @@ def releases_of(name):
             "state": item["state"],
             "reason": shown(item.get("reason", "")),
             "live": item["id"] == live,
+            "rollback": item["id"] in target,
         }
-        for item in layout.releases_by_age()
+        for item in releases
     ]
+
+
+def holds_of(name):
+    """What is held of an app."""
+    return [{key: shown(value) for key, value in hold.items()} for hold in Order(Layout(name)).holds()]
+
+
+def damaged_of(name):
+    """State files and lines of history of an app that do not fit, and why."""
+    layout = Layout(name)
+    order = Order(layout)
+    found = [(order.path, order.damage)] if order.damage else []
+    found += layout.damaged()
+    lock = Lock(layout).damage()
+    found += [(layout.lock, lock)] if lock else []
+    lines = damaged_lines(read_history(layout))
+    if lines:
+        numbers = ", ".join(str(number) for number, _line in lines[:5])
+        found.append((layout.history, f"{len(lines)} of its lines do not fit (line {numbers})"))
+    return [(path, shown(why)) for path, why in found]
+
+
+def set_aside_of(name):
+    """Paths of what was set aside of an app."""
+    layout = Layout(name)
+    directories = (layout.base, *map(layout.release, layout.ids()))
+    return [os.path.join(directory, file) for directory in directories for file in set_aside_files(directory)]
 
 
 def lock_of(name):
@@ -52,11 +88,15 @@ def lock_of(name):
 
 def overview(names):
     """Releases and locks of several apps, and all of that as lines: a dict as the module release_info returns it."""
-    releases, locks, lines = [], {}, []
+    releases, locks, holds, lines = [], {}, [], []
     for name in names:
         releases += releases_of(name)
         lock, text = lock_of(name)
         if lock:
             locks[name] = lock
             lines.append(text)
-    return {"releases": releases, "locks": locks, "lines": release_table(releases) + lines}
+        for hold in holds_of(name):
+            holds.append({"app": name, **hold})
+            lines.append(f"{name}: {named(hold)} is held {held_by(hold)}")
+        lines += [f"{name}: {path} does not fit: {why}" for path, why in damaged_of(name)]
+    return {"releases": releases, "locks": locks, "holds": holds, "lines": release_table(releases) + lines}

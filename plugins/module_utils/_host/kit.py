@@ -12,14 +12,19 @@ import contextlib
 import json
 import os
 
+from . import records
 from .files import read_text
 from .shell import write_file
 
 KIT = "/var/lib/fastapi/deploy"
 # Of the settings' meaning: one more where this package cannot use those of before. fastapictl refuses others.
 VERSION = 2
+SHAPE = {"name": str, "kit?": int, "source_type": str, "source": str, "env": dict}
 # Of one run, and no matter of the app.
-PASSING = ("break_lock", "migrate", "previous", "reason", "release", "run", "until", "upload", "who")
+PASSING = (
+    *("break_lock", "migrate", "previous", "reason", "release", "release_again"),
+    *("run", "until", "upload", "who"),
+)
 # Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
 FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"
 
@@ -37,6 +42,9 @@ def save(prepared, check=False, kit=KIT, package=PACKAGE):
     differs = read_text(path, len(settings) + 1) != settings
     if not check:
         if differs:
+            damaged = records.read(path, SHAPE, VERSION)[1]
+            if damaged:
+                records.set_aside(path, damaged)
             write_file(path, settings, 0o600)
         if os.path.isdir(package):
             with contextlib.suppress(FileNotFoundError):
@@ -45,9 +53,5 @@ def save(prepared, check=False, kit=KIT, package=PACKAGE):
 
 
 def load(app, kit=KIT):
-    """The settings of an app as save() kept them, or None."""
-    try:
-        with open(os.path.join(kit, app + ".json"), encoding="utf-8") as stream:
-            return json.load(stream)
-    except FileNotFoundError:
-        return None
+    """The settings of an app as save() kept them, or None; and why what is there does not fit."""
+    return records.read(os.path.join(kit, app + ".json"), SHAPE, VERSION)

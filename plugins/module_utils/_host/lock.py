@@ -24,9 +24,22 @@ import stat
 import time
 from contextlib import contextmanager
 
-from .release import ReleaseError, read_json
+from . import records
+from .release import ReleaseError
 from .shell import write_file
 
+FORMAT = 1
+SHAPE = {
+    "format?": int,
+    **{f"{name}?": str for name in ("run", "owner", "since", "reason", "phase", "until", "away", "boot")},
+    **{f"{name}?": str for name in ("stage", "release", "previous", "version")},
+    "held?": bool,
+    "minutes?": int,
+    "data?": dict,
+    "facts?": dict,
+    "uptime?": (int, float),
+}
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 # Seconds for which a run may be away between two of its steps, while tasks of the user's own run on the controller.
 AWAY = 3600
 BREAK = "To end it and go on with this run, give -e break_lock=true."
@@ -37,11 +50,29 @@ OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def now(seconds=None):
     """A time as RFC 3339 writes it, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return time.strftime(TIME, time.gmtime(seconds))
 
 
 def seconds_since(text):
-    return time.time() - calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+    return time.time() - calendar.timegm(time.strptime(text, TIME))
+
+
+def uptime():
+    """Seconds since the host was started, which no change of the clock touches."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def parse(text):
+    """Content of a lock and nothing, or nothing of it and why it does not fit."""
+    if not text.strip():
+        return {}, ""
+    found, wrong = records.parse(text, SHAPE, FORMAT)
+    for name in ("until", "away") if found else ():
+        try:
+            seconds_since(found.get(name) or now())
+        except ValueError:
+            wrong = f"{name} is not a time"
+    return (found or {}, "") if not wrong else ({}, wrong)
 
 
 def boot_id():
@@ -57,7 +88,10 @@ def is_stale(found, boot=None):
         return seconds_since(found["until"]) > 0
     if found.get("held"):
         return False
-    return not found.get("away") or found.get("boot") != (boot or boot_id()) or seconds_since(found["away"]) > AWAY
+    if not found.get("away") or found.get("boot") != (boot or boot_id()):
+        return True
+    away = uptime() - found["uptime"] if "uptime" in found else seconds_since(found["away"])
+    return away > AWAY
 
 
 def describe(found):
@@ -93,10 +127,24 @@ class Lock:
         self.path = layout.lock
         self.content = {}
         self.found = {}
+        # What was noticed when it was taken.
+        self.notes = []
         self._stream = None
 
     def read(self):
-        return read_json(self.path)
+        return self._read()[0]
+
+    def damage(self):
+        """Why its content does not fit, or nothing."""
+        return self._read()[1]
+
+    def _read(self):
+        """Content and nothing, or why it does not fit."""
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as stream:
+                return parse(stream.read(records.MOST))
+        except OSError:
+            return {}, ""
 
     def is_free(self):
         """Whether no process holds it now."""
@@ -123,7 +171,9 @@ class Lock:
     def taken(self, run, owner, reason, break_lock=False):
         """Hold the lock. ReleaseError, which says who has it, where another does."""
         with self._take(break_lock) as self._stream:
-            found = self.read()
+            found, wrong = self._read()
+            if wrong:
+                self.notes.append(self._set_aside(wrong))
             mine = found.get("run") == run and found.get("away")
             if found and not mine:
                 if not is_stale(found) and not break_lock:
@@ -131,7 +181,7 @@ class Lock:
                 self.found = found
             since = found["since"] if mine else now()
             self.content = {**(found if mine else {}), "run": run, "owner": owner, "reason": reason, "since": since}
-            self.note(away="", boot=boot_id(), pid=os.getpid())
+            self.note(away="", boot=boot_id(), pid=os.getpid(), format=FORMAT)
             try:
                 yield self
             finally:
@@ -139,12 +189,22 @@ class Lock:
                     self._stream.truncate(0)
 
     def note(self, **facts):
-        """Write facts into the lock for others to read."""
+        """Write facts into the lock for others to read. In place, as the lock is on this file; whole at each moment."""
         self.content.update(facts)
-        self._stream.seek(0)
-        self._stream.write(json.dumps(self.content) + "\n")
-        self._stream.truncate()
-        self._stream.flush()
+        if facts.get("away"):
+            self.content["uptime"] = uptime()
+        text = (json.dumps(self.content) + "\n").encode()
+        descriptor = self._stream.fileno()
+        # Blanks in the place of what was longer before.
+        os.pwrite(descriptor, text.ljust(os.fstat(descriptor).st_size), 0)
+        os.ftruncate(descriptor, len(text))
+
+    def _set_aside(self, why):
+        """Keep content that does not fit. The file stays where it is: another process may wait for it."""
+        kept = records.free_name(self.path)
+        with open(self.path, "rb") as stream:
+            write_file(kept, stream.read().decode("utf-8", "surrogateescape"), 0o600)
+        return f"{self.path} does not fit: {why}. What it had was set aside as {kept}, and the lock was taken."
 
     def _take(self, break_lock):
         """The lock file, open and locked."""

@@ -19,6 +19,7 @@ import re
 import time
 from urllib.parse import urlsplit
 
+from . import records
 from .text import safe
 
 FORMAT = 1
@@ -32,6 +33,22 @@ SSH = re.compile(r"^[\w.-]+@[\w.-]+:")
 COMMIT = re.compile(r"^[0-9a-f]{40}\Z")
 # PEP 508: a name, optional extras, then a comparison, a URL or nothing more.
 REQUIREMENT = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(\[[A-Za-z0-9._, -]*\])?\s*(([<>=!~]=?|@).*)?$")
+
+
+# State files of a release. Formats of before 0.3 have no number.
+MANIFEST_FORMAT = STATE_FORMAT = 1
+MANIFEST = {
+    "format?": int,
+    "id": str,
+    "digest": str,
+    "created": str,
+    "by": str,
+    "version": str,
+    "sequence?": int,
+    "inputs": {"source": {"revision": str, "subdirectory?": str}},
+    "serve?": dict,
+}
+STATE = {"format?": int, "state": str, "sequence?": int, "deployed?": str, "reason?": str}
 
 
 class ReleaseError(Exception):
@@ -197,6 +214,7 @@ class Layout:
         self.current = os.path.join(self.base, "current")
         self.previous = os.path.join(self.base, "previous")
         self.history = os.path.join(self.base, "history.jsonl")
+        self.order = os.path.join(self.base, "order.json")
         self.lock = os.path.join(self.base, ".lock")
         self.cache = os.path.join(root, "var/cache", name)
         self.run = os.path.join(root, "run", name)
@@ -236,13 +254,49 @@ class Layout:
         id_ = name.removesuffix(".sock")
         return id_ if ID.match(id_) else None
 
+    def previous_id(self):
+        """Id of the release that served before, as a link tells it; or None."""
+        try:
+            id_ = os.path.basename(os.readlink(self.previous))
+        except OSError:
+            return None
+        return id_ if ID.match(id_) else None
+
+    def read_manifest(self, id_):
+        """Manifest of a complete release and nothing, or None and why it does not fit."""
+        found, wrong = records.read(self.release(id_, "manifest.json"), MANIFEST, MANIFEST_FORMAT)
+        if found and found["id"] != id_:
+            return None, f"its id is {found['id']!r}"
+        return found, wrong
+
+    def read_state(self, id_):
+        return records.read(self.release(id_, "state.json"), STATE, STATE_FORMAT)
+
     def manifest(self, id_):
         """Manifest of a complete release, or None."""
-        return read_json(self.release(id_, "manifest.json")) or None
+        return self.read_manifest(id_)[0]
 
     def state(self, id_):
-        """What became of a release: `state` is good, failed, rolled back, or built where that is all that is known."""
-        return {"state": "built", **read_json(self.release(id_, "state.json"))}
+        """What became of a release.
+
+        `state` is good, failed, rolled back, does not start, or built where that is all that is known.
+        """
+        return {"state": "built", **(self.read_state(id_)[0] or {})}
+
+    def is_incomplete(self, id_):
+        """Whether a release was never completed. One whose manifest is damaged was."""
+        try:
+            names = os.listdir(self.release(id_))
+        except OSError:
+            return True
+        return not any(name == "manifest.json" or name.startswith("manifest.json" + records.ASIDE) for name in names)
+
+    def damaged(self):
+        """State files of releases that do not fit, and why."""
+        for id_ in self.ids():
+            for name, found in (("manifest.json", self.read_manifest(id_)), ("state.json", self.read_state(id_))):
+                if found[1]:
+                    yield self.release(id_, name), found[1]
 
     def ids(self):
         """Ids of all release directories, oldest first, complete or not."""
@@ -252,9 +306,16 @@ class Layout:
             return []
 
     def releases_by_age(self):
-        """Manifest and state, as one dict, of the complete releases: the one that was deployed last comes last."""
-        found = [{**manifest, **self.state(id_)} for id_ in self.ids() for manifest in [self.manifest(id_)] if manifest]
-        return sorted(found, key=lambda item: (item.get("deployed") or item["created"], item["id"]))
+        """Manifest and state, as one dict, of the complete releases: the one that came to serve last comes last.
+
+        Those of before 0.3 have no number. They come first, in the order that their times tell.
+        """
+        found = []
+        for id_ in self.ids():
+            manifest = self.manifest(id_)
+            if manifest:
+                found.append({"sequence": 0, **manifest, **self.state(id_)})
+        return sorted(found, key=lambda item: (item["sequence"], item.get("deployed") or item["created"], item["id"]))
 
 
 def read_json(path):
@@ -267,48 +328,41 @@ def read_json(path):
     return found if isinstance(found, dict) else {}
 
 
-def prunable(releases, live, keep):
-    """Ids to remove of releases_by_age(): failed ones, and the oldest beyond `keep`. Never the live one."""
-    others = [item["id"] for item in releases if item["state"] != "failed" and item["id"] != live]
-    spare = max(keep, 1) - 1
-    failed = [item["id"] for item in releases if item["state"] == "failed" and item["id"] != live]
+def prunable(releases, kept, way_back, keep):
+    """Ids to remove of releases_by_age(): failed ones, and those beyond `keep`, first what lies on no way back.
+
+    :arg kept: ids of those that stay whatever `keep` is
+    :arg way_back: ids to which rollbacks lead, the first one first
+    """
+    others = [item["id"] for item in releases if item["state"] != "failed" and item["id"] not in kept]
+    # The farthest of the way back go before the nearest, and what is not on it before both.
+    others = [id_ for id_ in others if id_ not in way_back] + [id_ for id_ in reversed(way_back) if id_ in others]
+    spare = max(keep - len(kept), 0)
+    failed = [item["id"] for item in releases if item["state"] == "failed" and item["id"] not in kept]
     return failed + (others[:-spare] if spare else others)
 
 
-def rollback_target(releases, live, wanted=""):
-    """The release to go back to: without `wanted` the last good one before the live one. ReleaseError without any."""
-    good = [item for item in releases if item["state"] == "good" and item["id"] != live]
-    if wanted:
-        named = [item for item in releases if _is_named(item, wanted)]
-        fit = [item for item in named if item["id"] == live or item["state"] in {"good", "rolled back"}]
-        if fit:
-            return fit[-1]["id"]
-        reason = f"it is {named[-1]['state']}" if named else "there is none of that name"
-        offered = [item["id"] for item in releases if item["state"] in {"good", "rolled back"}]
-        raise ReleaseError(
-            "choose", f"cannot go to release '{wanted}': {reason}. There are: {', '.join(offered) or 'none'}."
-        )
-    ages = [item["id"] for item in releases]
-    before = [item for item in good if live not in ages or ages.index(item["id"]) < ages.index(live)]
-    if not before:
-        raise ReleaseError("choose", "there is no earlier release that was good: see the playbook releases.")
-    return before[-1]["id"]
+def short(revision):
+    """Of a digest or a commit the first digits, which tell enough; a requirement is short by itself."""
+    return re.sub(r"^(sha256:)?([0-9a-f]{12})[0-9a-f]{28,}$", r"\2", revision)
 
 
 def release_table(releases):
     """Lines of a table of releases, as the module release_info returns them."""
-    rows = [("app", "release", "version", "revision", "released by", "when", "state", "live")]
+    rows = [("app", "order", "release", "version", "revision", "released by", "when", "state", "live")]
     for item in releases:
         when = (item["deployed"] or item["created"]).replace("T", " ").rstrip("Z")
-        # Of a digest or a commit the first digits tell enough; a requirement is short by itself.
-        revision = re.sub(r"^(sha256:)?([0-9a-f]{12})[0-9a-f]{28,}$", r"\2", item["revision"])
-        live = "live" if item["live"] else ""
-        rows.append((item["app"], item["id"], item["version"], revision, item["by"], when, item["state"], live))
+        revision = short(item["revision"])
+        live = "live" if item["live"] else "rollback goes here" if item["rollback"] else ""
+        order = str(item["order"] or "")
+        rows.append(
+            (item["app"], order, item["id"], item["version"], revision, item["by"], when, item["state"], live)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def _is_named(item, wanted):
+def is_named(item, wanted):
     """Whether a user means this release: by its id or a part of it, its version, or the beginning of its commit."""
     revision = item["inputs"]["source"]["revision"]
     return wanted in item["id"] or wanted == item["version"] or (len(wanted) >= 7 and revision.startswith(wanted))

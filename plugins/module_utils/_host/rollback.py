@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from .cutover import Cutover, serve_settings
-from .lock import now
-from .release import Layout, ReleaseError, rollback_target
+from .order import AGAIN, Order, named
+from .release import Layout, ReleaseError
 from .shell import Shell, clean_environment
 from .switch import Instance
 
@@ -24,7 +24,7 @@ class Rollback:
         self.shell = Shell(run)
         self.reason = params["reason"]
         self.cutover = Cutover(self.layout, self.shell, params["who"], self.reason)
-        self.result = {"changed": False, "release": "", "previous": "", "version": ""}
+        self.result = {"changed": False, "release": "", "previous": "", "version": "", "held": "Nothing is held by it."}
 
     def run(self):
         layout = self.layout
@@ -32,7 +32,7 @@ class Rollback:
             raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
         live = layout.live_id()
         releases = layout.releases_by_age()
-        target = rollback_target(releases, live, self.params["release"])
+        target = Order(layout).target(releases, self.params["release"])
         settings = serve_settings(layout, target)
         self.cutover.secrets = settings["env"]
         versions = {item["id"]: item["version"] for item in releases}
@@ -50,11 +50,26 @@ class Rollback:
         with self.cutover.lock.taken("", self.params["who"], reason, self.params["break_lock"]):
             self.cutover.repair(live, keep=(target,))
             try:
-                self.cutover.go_to(target, live, settings)
+                self.cutover.go_to(target, live, settings, hold=True)
+            except OSError as exc:  # a full disk, for example
+                phase = self.cutover.lock.content.get("phase", "choose")
+                self._fail(ReleaseError(phase, str(exc)), target, live, settings, exc)
             except ReleaseError as exc:
-                self.cutover.fail(exc, target, live, settings, "rollback")
-                raise
-            if live and live != target and layout.state(live)["state"] != "failed":
-                self.cutover.mark(live, "rolled back", since=now(), reason=self.reason)
+                self._fail(exc, target, live, settings)
             self.cutover.record("rollback", target, live, "good", phases=self.cutover.phases)
+            self.result["held"] = self._held(live)
         self.result.update(self.cutover.outcome())
+
+    def _held(self, left):
+        """What is held from now on, in a sentence."""
+        hold = next((hold for hold in self.cutover.order.holds() if hold["release"] == left), None)
+        if not hold:
+            return self.result["held"]
+        return (
+            f"{named(hold)} is held: deploys that ask for it keep what serves, until they ask for another revision or "
+            f"are given {AGAIN}."
+        )
+
+    def _fail(self, failure, target, live, settings, cause=None):
+        self.cutover.fail(failure, target, live, settings, "rollback")
+        raise failure from cause

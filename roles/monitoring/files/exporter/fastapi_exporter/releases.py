@@ -90,7 +90,8 @@ def history(path, owner):
     found = []
     with stream(path, owner) as lines:
         for line in lines.read(MOST_BYTES).decode("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError):
+            # A damaged line takes no other with it.
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if isinstance(entry, dict):
                     found.append(entry)

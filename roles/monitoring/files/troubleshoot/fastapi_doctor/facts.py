@@ -27,6 +27,8 @@ import time
 
 from fastapi_host.ask import connect_unix, get
 from fastapi_host.files import opened, read_bytes, read_json
+from fastapi_host.info import damaged_of, holds_of, set_aside_of
+from fastapi_host.order import held_by, named
 from fastapi_host.release import ID
 
 from fastapi_doctor import parse
@@ -270,6 +272,9 @@ def _app(app, held):
         "lock_alive": bool(lock.get("pid")) and os.path.exists(f"/proc/{lock.get('pid')}"),
         "boot": read("/proc/sys/kernel/random/boot_id").strip(),
         "history": parse.history(_history(f"{base}/history.jsonl")),
+        "damaged": damaged_of(name),
+        "set_aside": set_aside_of(name),
+        "holds": [f"{named(hold)} is held {held_by(hold)}" for hold in holds_of(name)],
         "release_there": bool(id_) and os.path.isdir(release),
         "maintenance": os.path.exists(f"/var/lib/fastapi/nginx/{name}.maintenance"),
         "host": serve.get("domain", ""),

@@ -41,6 +41,7 @@ def judge(facts, thresholds):
         yield from _memory(app, unit, facts)
         yield from _lock(app, facts, thresholds)
         yield from _history(app)
+        yield from _records(app)
 
 
 def _live(app, unit, service, socket):
@@ -318,6 +319,25 @@ def _lock(app, facts, thresholds):
             f"it is locked for {duration(now - since)}",
             f"no release is possible: {whose}",
             mend if lock.get("held") else f"see whether that run still works (pid {lock.get('pid', '?')}); then {mend}",
+        )
+
+
+def _records(app):
+    for path, why in app.get("damaged", []):
+        yield warning(
+            "state-damaged", app["name"], "a state file is damaged", f"{path}: {why}", f"fastapictl tidy {app['name']}"
+        )
+    if app.get("set_aside"):
+        paths = " ".join(map(shlex.quote, app["set_aside"]))
+        cause = "the next runs went on without them, and nobody has looked at them yet"
+        yield warning("state-set-aside", app["name"], "damaged state files were set aside", cause, f"rm {paths}")
+    for held in app.get("holds", []):
+        yield warning(
+            "release-held",
+            app["name"],
+            "a release is held",
+            f"{held}: deploys that ask for it keep what serves",
+            "have the inventory ask for another revision, or: ansible-playbook daoman.fastapi.deploy -e release_again=true",
         )
 
 

@@ -472,7 +472,7 @@ def history(text, count=5):
     for line in text.splitlines()[-count:]:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             found.append(entry)
