@@ -185,5 +185,23 @@ def test_a_state_remembers_when_a_release_was_deployed(layout, cutover):
 
 def test_a_refusal_is_not_called_a_failure(layout):
     refused = failure_text(layout, Locked("it is locked by me", {}), {})
-    assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} goes on serving.")
+    assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} ")
     assert failure_text(layout, ReleaseError("build", "x"), {}).startswith("shop: build failed: x\n")
+
+
+@pytest.mark.parametrize(
+    "status, said", [(200, "goes on serving."), (503, "is live and does not serve: 503."), (0, "is live and does not")]
+)
+def test_that_a_release_goes_on_serving_is_said_after_asking_it(layout, monkeypatch, status, said):
+    asked = []
+    monkeypatch.setattr(release_cutover, "answer", lambda _layout, id_: asked.append(id_) or (status, str(status)))
+    assert f"Release {OLD} {said}" in failure_text(layout, ReleaseError("build", "x"), {})
+    assert asked == [OLD]
+
+
+def test_a_file_system_mounted_noexec_is_named_with_the_failure(layout, cutover, calls, monkeypatch):
+    flags = os.statvfs(layout.base).f_flag | os.ST_NOEXEC
+    monkeypatch.setattr(os, "statvfs", lambda path: type("Facts", (), {"f_flag": flags}))
+    error = ReleaseError("check", "ImportError: failed to map segment.")
+    cutover.fail(error, NEW, OLD, SETTINGS, "deploy")
+    assert "mounted noexec" in error.message and "noexec" in history(layout)[-1]["message"]

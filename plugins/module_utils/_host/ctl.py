@@ -55,7 +55,7 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
+def settings_for(app, version, who, reason="", break_lock=False, rebuild=False, kept=kit.KIT):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -88,6 +88,7 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
         "until": "done",
         "migrate": True,
         "break_lock": break_lock,
+        "rebuild": rebuild,
         "release": "",
         "previous": "",
         "upload": "",
@@ -95,9 +96,9 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False):
+def deploy(app, version, who, reason="", break_lock=False, rebuild=False):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock)
+    settings = settings_for(app, version, who, reason, break_lock, rebuild)
     return carry_out(lambda: Deploy(settings, run_command), f"of {version}")
 
 
@@ -157,6 +158,7 @@ def parser():
         "deploy", "Release another version of an app from git, with the settings of the last run of Ansible."
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
+    made.add_argument("--rebuild", action="store_true", help="make the release anew, also where it is there")
     changing(made)
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
@@ -197,7 +199,7 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common)
+        return deploy(options.app, options.version, rebuild=options.rebuild, **common)
     return rollback(options.app, options.release, **common)
 
 
