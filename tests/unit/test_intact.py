@@ -42,6 +42,7 @@ def make_venv(layout, name, version=VERSION):
 def make_release(layout, id_, venv, listed=True):
     top = layout.release(id_)
     put(os.path.join(top, "src/app/main.py"), "app = 1\n")
+    os.utime(os.path.join(top, "src/app/main.py"), (1, 1))
     put(os.path.join(top, "src/app/__pycache__/main.pyc"), "code")
     os.symlink("main.py", os.path.join(top, "src/app/link"))
     put(os.path.join(top, "lib/fastapi_worker.py"), "y = 1\n")
@@ -85,6 +86,9 @@ DAMAGE = {
     "a file became a link": lambda top: relink(f"{top}/src/app/main.py", "/etc/passwd"),
     "a link leads elsewhere": lambda top: relink(f"{top}/src/app/link", "other"),
     "a mode lets others write": lambda top: os.chmod(f"{top}/src/app/main.py", 0o666),
+    "a source was edited to the same length": lambda top: rewrite(f"{top}/src/app/main.py", "1", "2"),
+    "a file was cut and has its old time": lambda top: (
+        rewrite(f"{top}/src/app/main.py", "1", ""), os.utime(f"{top}/src/app/main.py", (1, 1))),
     "the worker is missing": lambda top: shutil.rmtree(f"{top}/lib"),
     "the configuration was edited": lambda top: rewrite(f"{top}/gunicorn.conf.py", "''", "'x'"),
     "the environment is missing": lambda top: os.unlink(f"{top}/env"),
@@ -111,8 +115,14 @@ def test_damage_is_seen(layout, top, damage, deep):
     assert intact.check(layout, ID, deep)
 
 
-def test_a_content_of_the_same_length_is_seen_by_the_deep_check_alone(layout, top):
-    rewrite(f"{top}/src/app/main.py", "1", "2")
+def test_a_file_that_was_written_to_is_read_and_others_by_the_deep_check_alone(layout, top):
+    path = f"{top}/src/app/main.py"
+    before = os.stat(path)
+    os.utime(path, (1, 1))
+    assert intact.check(layout, ID) == [], "the content is as it was"
+    rewrite(path, "1", "2")
+    assert [str(item) for item in intact.check(layout, ID)] == [f"{path} has another content"]
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert intact.check(layout, ID) == []
     assert [str(item) for item in intact.check(layout, ID, deep=True)] == [f"{top}/src/app/main.py has another content"]
 
@@ -178,6 +188,19 @@ def test_what_another_user_had_is_not_given_back_but_damaged(layout, top):
     os.chown(f"{top}/files.jsonl", 12345, -1)
     os.chown(f"{top}/manifest.json", 12345, -1)
     assert [str(item) for item in intact.check(layout, ID)] == [f"{top}/manifest.json belongs to uid 12345"]
+
+
+def test_an_interpreter_that_was_upgraded_away_is_seen_before_the_next_start(layout, top, tmp_path):
+    for version in (VERSION, "3.99"):
+        put(f"{tmp_path}/usr/python{version}", "", 0o755)
+    os.symlink(f"python{VERSION}", f"{tmp_path}/usr/python3")
+    venv = make_venv(layout, "fedcba9876543210")
+    relink(f"{venv}/bin/python", f"{tmp_path}/usr/python3")
+    intact.seal_venv(layout, venv)
+    assert intact.check_venv(layout, venv) == []
+    relink(f"{tmp_path}/usr/python3", "python3.99")
+    (damage,) = intact.check_venv(layout, venv)
+    assert damage.what == f"leads to Python 3.99, and the environment was made for Python {VERSION}"
 
 
 def test_nobody_is_sent_to_a_damaged_release(layout, top):

@@ -4,7 +4,7 @@
 """Whether a release and its virtual environment are as they were made.
 
 Each has a list of its files, written when it is complete. A run compares the live release with the list by what the
-file system says, without reading contents; the doctor's deep mode reads them too. Bytecode is not listed: Python makes
+file system says, and reads only files that were written to since; the doctor's deep mode reads all. Bytecode is not listed: Python makes
 it, and does not use what does not fit.
 
 Releases of 0.2.0 have no list. Where all that 0.2.0 wrote is there, they get one.
@@ -87,12 +87,13 @@ def _group(gid, app):
 
 
 def _facts(path, app):
-    """Kind, mode, owner, group and size of an entry, and where a link leads."""
+    """Kind, mode, owner, group and size of an entry, where a link leads, and when a file was written."""
     status = os.lstat(path)
     kind = _kind(status.st_mode)
     mode = stat.S_IMODE(status.st_mode) if kind != "l" else 0
     size = status.st_size if kind == "f" else 0
-    return [kind, mode, status.st_uid, _group(status.st_gid, app), size, os.readlink(path) if kind == "l" else ""]
+    target = os.readlink(path) if kind == "l" else ""
+    return [kind, mode, status.st_uid, _group(status.st_gid, app), size, target, status.st_mtime_ns if size else 0]
 
 
 def write_list(top, name, parts, app):
@@ -101,7 +102,7 @@ def write_list(top, name, parts, app):
     for path in _entries(top, parts):
         full = os.path.join(top, path)
         facts = _facts(full, app)
-        lines.append([path, *facts[:5], _hash(full) if facts[0] == "f" else facts[5]])
+        lines.append([path, *facts[:5], _hash(full) if facts[0] == "f" else facts[5], facts[6]])
     text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
     write_file(os.path.join(top, name), text, 0o600)
 
@@ -133,14 +134,14 @@ def _listed(path):
             header, *lines = map(json.loads, stream)
         if header != HEADER:
             return None
-        return [(str(line[0]), *line[1:7]) for line in lines if len(line) == 7]
+        return [(str(line[0]), *line[1:8]) for line in lines if len(line) == 8]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
 def _compare(top, lines, app, contents):
     """Damage of what is listed."""
-    for path, kind, mode, uid, group, size, content in lines:
+    for path, kind, mode, uid, group, size, content, written in lines:
         full = os.path.normpath(os.path.join(top, path))
         try:
             found = _facts(full, app)
@@ -153,7 +154,7 @@ def _compare(top, lines, app, contents):
             yield Damage(full, f"leads to {found[5]}, not to {content}")
         elif kind == "f" and found[4] != size:
             yield Damage(full, f"has {found[4]} bytes, not {size}")
-        elif kind == "f" and contents and _hash(full) != content:
+        elif kind == "f" and (contents or found[6] != written) and _hash(full) != content:
             yield Damage(full, "has another content")
         elif found[1:4] != [mode, uid, group]:
             yield _changed(full, found, (uid, app if group == APP_GROUP else group, mode))
