@@ -200,8 +200,7 @@ def test_that_a_release_goes_on_serving_is_said_after_asking_it(layout, monkeypa
 
 
 def test_a_file_system_mounted_noexec_is_named_with_the_failure(layout, cutover, calls, monkeypatch):
-    flags = os.statvfs(layout.base).f_flag | os.ST_NOEXEC
-    monkeypatch.setattr(os, "statvfs", lambda path: type("Facts", (), {"f_flag": flags}))
+    monkeypatch.setattr(release_cutover, "mounted_noexec", lambda path: "/srv")
     error = ReleaseError("check", "ImportError: failed to map segment.")
     cutover.fail(error, NEW, OLD, SETTINGS, "deploy")
-    assert "mounted noexec" in error.message and "noexec" in history(layout)[-1]["message"]
+    assert "/srv is mounted noexec" in error.message and "noexec" in history(layout)[-1]["message"]

@@ -199,3 +199,12 @@ def test_a_release_that_does_not_run_is_not_restarted_here_but_started_by_the_ru
     monkeypatch.setattr(upkeep, "Instance", units)
     os.symlink(f"releases/{LIVE}", layout.current)
     assert upkeep.problems(layout, LIVE, None) == []
+
+
+def test_the_mount_point_that_is_mounted_noexec_is_named(monkeypatch):
+    flags = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    monkeypatch.setattr(upkeep, "mounts", lambda: ["/", "/srv", "/srv/shop-b", "/sr"])
+    monkeypatch.setattr(upkeep.os, "statvfs", lambda path: flags)
+    assert upkeep.mounted_noexec("/srv/shop") == "/srv"
+    flags.f_flag = 0
+    assert upkeep.mounted_noexec("/srv/shop") == ""

@@ -32,6 +32,7 @@ from .switch import (
     strangers,
 )
 from .text import safe
+from .upkeep import mounted_noexec
 
 # Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
 SOONEST_CUT = 2
@@ -279,15 +280,12 @@ class Cutover:
 
 def noexec(layout):
     """The sentence about a file system from which no compiled module of a package can be loaded, or nothing."""
-    try:
-        flags = os.statvfs(layout.base).f_flag
-    except OSError:
-        return ""
-    if not flags & os.ST_NOEXEC:
+    point = mounted_noexec(layout.base)
+    if not point:
         return ""
     return (
-        f" The file system of {layout.base} is mounted noexec, so Python cannot load compiled modules from there: run "
-        "mount -o remount,exec on it, and remove noexec from /etc/fstab."
+        f" {point} is mounted noexec, so Python cannot load compiled modules from there: run mount -o remount,exec "
+        f"{point}, and remove noexec from /etc/fstab."
     )
 
 

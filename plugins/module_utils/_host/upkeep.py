@@ -14,6 +14,7 @@ import pwd
 import stat
 import time
 
+from .accounts import mounts
 from .ask import connect_unix
 from .release import ID, read_text
 from .shell import make_directory, point
@@ -106,6 +107,17 @@ def _give_below(descriptor, uid, gid):
             os.fchown(descriptor, uid, gid)
     finally:
         os.close(descriptor)
+
+
+def mounted_noexec(path):
+    """The mount point that a path is on, where Python can load no compiled module of a package from it, or nothing."""
+    try:
+        if not os.statvfs(path).f_flag & os.ST_NOEXEC:
+            return ""
+    except OSError:
+        return ""
+    path = os.path.realpath(path)
+    return max((point for point in mounts() if f"{path}/".startswith(f"{point.rstrip('/')}/")), key=len, default="/")
 
 
 # -- what serves ------------------------------------------------------------------------------------------------------
