@@ -137,6 +137,7 @@ class ActionModule(ActionBase):
             or f"deploy of {app['version'] if kind == 'git' else redact_url(app['source'])}",
             "until": arguments.get("until", "done"),
             "migrate": boolean(arguments.get("migrate", True)),
+            "rebuild": boolean(arguments.get("rebuild", False)),
             "break_lock": boolean(arguments.get("break_lock", False)),
             "release_again": boolean(arguments.get("release_again", False)),
             "release": arguments.get("release", ""),

@@ -25,6 +25,7 @@ import time
 from collections import namedtuple
 
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
+from ansible_collections.daoman.fastapi.plugins.module_utils.nginx_packages import is_installed
 
 ONLY = re.compile(r"[ \t]*# only nginx (>=|<) ([0-9.]+)[ \t]*$")
 FROM = re.compile(r"^\s*# from (\S+)\s*$")
@@ -576,7 +577,13 @@ def explain(output, stage, root, texts, origins):
     unknown = UNKNOWN.search(text)
     reason = COMMERCIAL.get(unknown.group(1) or unknown.group(2)) if unknown else None
     package = MODULES.get(unknown.group(1)) if unknown else None
-    if package:
+    if package and is_installed(package):
+        message += (
+            f"\n'{unknown.group(1)}' is in the package {package}, which is installed, and nginx.conf does not load it. "
+            f"See modules-enabled, and modules-available in /usr/share/nginx; apt-get install --reinstall {package} "
+            "brings back what is missing there."
+        )
+    elif package:
         message += f"\n'{unknown.group(1)}' is in the package {package}. Add it to nginx_packages."
     if reason:
         message += f"\n'{unknown.group(1) or unknown.group(2)}' {PLUS} {reason}."

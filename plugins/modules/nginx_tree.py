@@ -245,6 +245,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_packages as packages
 from ansible_collections.daoman.fastapi.plugins.module_utils import nginx_tree as tree
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import places
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import exclusive
@@ -318,7 +319,8 @@ class Transaction:
                 raise tree.TreeError(f"nginx includes files that are not of this configuration:\n{names}\n{UNTOUCHED}")
             if self.params["foreign"] == "remove":
                 unwanted += foreign
-            changes = tree.plan(self.root, wanted, unwanted)
+            missing = self.missing(wanted, unwanted) if version else {}
+            changes = tree.plan(self.root, {**missing, **wanted}, unwanted)
             if version:
                 self.refuse_unsafe(wanted)
             unit = self.unit() if version else {}
@@ -341,6 +343,8 @@ class Transaction:
             elif actions:
                 result["swapped"] = self.apply(wanted, changes, manifest, unit, actions)
             if not self.check:
+                for path in packages.directories(self.root):
+                    places.make(path)
                 self.record(wanted, False)
                 tree.save_digests(self.digests, wanted)
         return result
@@ -385,6 +389,30 @@ class Transaction:
 
         # asked only where it matters: it takes as long as all the rest
         return unknown({}) and unknown(self.packaged())
+
+    def missing(self, wanted, unwanted):
+        """Files of Debian's packages, and links to modules, that are gone: {path: node}."""
+        def gone(path):
+            return not os.path.lexists(os.path.join(self.root, path)) and path not in {*wanted, *unwanted}
+
+        # A package that was removed has left this behind, and so has who is about to install it again.
+        found = {path: tree.link_node(target) for path, target in packages.module_links().items()
+                 if gone(path) and not os.path.lexists(os.path.join(self.root, path + ".removed"))}
+        by_package = {}
+        for path, package in packages.files(self.root).items():
+            if gone(path):
+                by_package.setdefault(package, []).append(path)
+        for package, paths in sorted(by_package.items()):
+            full = {os.path.join(self.root, path): path for path in paths}
+            had = packages.contents(self.module.run_command, package, full)
+            found.update((full[path], tree.Node("file", data, 0o644, os.geteuid(), os.getegid()))
+                         for path, data in had.items())
+            if len(had) < len(full):
+                names = ", ".join(sorted(set(full) - set(had)))
+                self.module.warn(
+                    f"{names} of the package {package} is missing, and the package could not be downloaded to bring it "
+                    "back. Run the playbook again when the package mirror answers.")
+        return found
 
     def packaged(self):
         """What Debian's packages of nginx brought into the tree, as it came: {path: MD5}."""

@@ -93,6 +93,12 @@ options:
     description: Why, for the lock and the history. Empty means the version.
     type: str
     default: ""
+  rebuild:
+    description: >-
+      Make the release and its virtual environment anew, also where one with the same settings is there and intact.
+    type: bool
+    default: false
+    version_added: 0.3.0
   break_lock:
     description: End a run that holds the lock of the app, with all that it has started, and go on.
     type: bool
@@ -138,6 +144,10 @@ phases:
   description: Seconds that each phase took.
   returned: when something was released
   type: dict
+damage:
+  description: What was damaged of the release that served before, because of which another one was made.
+  returned: when something was
+  type: str
 guard:
   description: Requests, errors and 95th percentile (seconds) before and after the switch.
   returned: when there were requests to judge by

@@ -387,6 +387,13 @@ def emerg(request):
     return request.param
 
 
+@pytest.mark.parametrize("installed, wanted", [(False, "Add it to nginx_packages"), (True, "does not load it")])
+def test_a_package_that_is_installed_is_not_to_be_added(tmp_path, monkeypatch, installed, wanted):
+    monkeypatch.setattr(tree, "is_installed", lambda package: installed)
+    message = explain(str(tmp_path), 'nginx: [emerg] unknown directive "brotli" in STAGE/nginx.conf:1')["message"]
+    assert wanted in message and ("Add it to" in message) is not installed
+
+
 def explain(stage, output):
     texts = {"sites-available/shop.conf": SITE}
     message, details = tree.explain(output.replace("STAGE", stage), stage, "/etc/nginx", texts, ORIGINS)

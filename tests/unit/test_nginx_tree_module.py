@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import grp
 import hashlib
 import os
@@ -148,6 +149,67 @@ def either_way(request, monkeypatch):
     if request.param == "files":
         monkeypatch.setattr(tree, "exchange", lambda one, other: False)
     return request.param
+
+
+@pytest.fixture
+def debian(host, monkeypatch):
+    """What dpkg knows on a host where nginx and a module are installed; whether a package can be had."""
+    info, available = host.folder / "info", host.folder / "available"
+    info.mkdir()
+    available.mkdir()
+    (available / "mod-x.conf").write_text("load_module x;")
+    (info / "nginx-common.conffiles").write_text(
+        "".join(f"{path}\n" for path in ("/etc/default/nginx", host.root / "mime.types", host.root / "nginx.conf")))
+    (info / "nginx-common.list").write_text(
+        "".join(f"{host.root}{path}\n" for path in ("", "/conf.d", "/mime.types", "/nginx.conf")))
+    (info / "libnginx-mod-x.postinst").write_text("for confpair in mod-x.conf:50-mod-x.conf mod-y.conf:50-mod-y.conf ;")
+    for function in ("module_links", "files", "directories"):
+        known = getattr(module.packages, function)
+        places = {"info": str(info), **({"available": str(available)} if function == "module_links" else {})}
+        monkeypatch.setattr(module.packages, function, functools.partial(known, **places))
+    had = {}
+    monkeypatch.setattr(
+        module.packages, "contents",
+        lambda _run, package, paths: {path: had[package] for path in paths} if package in had else {})
+    return had
+
+
+def test_an_emptied_directory_is_filled_with_what_the_packages_had_there(host, debian, either_way):
+    host.run(nginx="new")
+    shutil.rmtree(host.root)
+    debian["nginx-common"] = b"types"
+    result = host.run(nginx="new")
+    assert result["paths"] == [
+        str(host.root / name) for name in ("mime.types", "modules-enabled/50-mod-x.conf", "nginx.conf")]
+    assert (host.root / "mime.types").read_text() == "types" and (host.root / "nginx.conf").read_text() == "new"
+    assert os.readlink(host.root / "modules-enabled/50-mod-x.conf") == str(host.folder / "available/mod-x.conf")
+    assert (host.root / "conf.d").is_dir() and host.warnings == []
+    assert manifest(host)["paths"] == ["nginx.conf"], "they are not the role's, and stay when it goes"
+    assert host.run(nginx="new")["changed"] is False
+
+
+def test_what_a_package_had_is_tested_before_it_is_put_in_place(host, debian):
+    host.run(nginx="new")
+    (host.root / "mime.types").unlink()
+    debian["nginx-common"] = b"BROKEN"
+    with pytest.raises(tree.TreeError, match="BROKEN"):
+        host.run(nginx="new")
+    assert not (host.root / "mime.types").exists()
+
+
+def test_files_of_a_package_that_cannot_be_had_are_named_and_nginx_decides(host, debian):
+    host.run(nginx="new")
+    (host.root / "mime.types").unlink()
+    assert host.run(nginx="new")["changed"] is False
+    assert f"{host.root}/mime.types of the package nginx-common is missing" in host.warnings[-1]
+
+
+def test_a_module_that_was_removed_with_its_package_stays_so(host, debian):
+    debian["nginx-common"] = b"types"
+    (host.root / "modules-enabled").mkdir()
+    (host.root / "modules-enabled/50-mod-x.conf.removed").symlink_to("/x")
+    host.run(nginx="new")
+    assert not (host.root / "modules-enabled/50-mod-x.conf").is_symlink()
 
 
 def manifest(host):

@@ -274,7 +274,7 @@ def test_where_the_release_before_cannot_take_its_place_what_serves_stays(layout
 
 def test_a_refusal_is_not_called_a_failure(layout):
     refused = failure_text(layout, Locked("it is locked by me", {}), {})
-    assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} goes on serving.")
+    assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} ")
     assert failure_text(layout, ReleaseError("build", "x"), {}).startswith("shop: build failed: x\n")
 
 
@@ -282,3 +282,20 @@ def test_where_a_dead_run_of_before_has_noted_nothing_the_next_says_so(layout, c
     live(layout, NEW)
     cutover.lock.found = {"phase": "guard", "owner": "ann"}
     assert cutover.judge_left(NEW) == "" and "has noted nothing to judge it by" in cutover.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "status, said", [(200, "goes on serving."), (503, "is live and does not serve: 503."), (0, "is live and does not")]
+)
+def test_that_a_release_goes_on_serving_is_said_after_asking_it(layout, monkeypatch, status, said):
+    asked = []
+    monkeypatch.setattr(release_cutover, "answer", lambda _layout, id_: asked.append(id_) or (status, str(status)))
+    assert f"Release {OLD} {said}" in failure_text(layout, ReleaseError("build", "x"), {})
+    assert asked == [OLD]
+
+
+def test_a_file_system_mounted_noexec_is_named_with_the_failure(layout, cutover, calls, monkeypatch):
+    monkeypatch.setattr(release_cutover, "mounted_noexec", lambda path: "/srv")
+    error = ReleaseError("check", "ImportError: failed to map segment.")
+    cutover.fail(error, NEW, OLD, SETTINGS, "deploy")
+    assert "/srv is mounted noexec" in error.message and "noexec" in history(layout)[-1]["message"]

@@ -24,9 +24,11 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host import (
     accounts,
     cutover,
     deploy,
+    intact,
     order,
     rollback,
     shell,
+    upkeep,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 
@@ -208,6 +210,12 @@ def world(monkeypatch):
     monkeypatch.setattr(deploy, "python_name", lambda _python: "python3.13")
     monkeypatch.setattr(deploy, "grp", SimpleNamespace(getgrnam=lambda _name: SimpleNamespace(gr_gid=os.getgid())))
     monkeypatch.setattr(accounts, "refuse_foreign", lambda _layout: None)
+    # Damage has tests of its own.
+    for module, name, instead in (
+        *((intact, "check", []), (intact, "seal", None), (intact, "adopt", None), (intact, "refuse", None)),
+        *((upkeep, "problems", []), (upkeep, "running", None)),
+    ):
+        monkeypatch.setattr(module, name, lambda *_arguments, instead=instead: instead)
     monkeypatch.setattr(deploy.release_kit, "save", lambda *_arguments: False)
     for name, instead in (("_directories", None), ("_nobody_builds", None), ("_close", None), ("_share", None),
                           ("_check_units", 1.0), ("_check_app", None)):  # fmt: skip

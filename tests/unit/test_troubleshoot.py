@@ -416,6 +416,14 @@ def healthy():
                     "group": "www-data",
                     "files": {},
                     "owners": [],
+                    "damage": [],
+                    "interpreter": {
+                        "path": "/usr/bin/python3.13",
+                        "problem": "",
+                        "default": "/usr/bin/python3.13",
+                    },
+                    "directories": [],
+                    "noexec": "",
                     "lock": {},
                     "lock_held": False,
                     "lock_alive": False,
@@ -543,6 +551,16 @@ FAULTS = [
     (put("apps/0/files", {f"/srv/shop/releases/{ID}/env": "missing"}), "app-environment"),
     (put("apps/0/files", {f"/srv/shop/releases/{ID}/env": "changed"}), "app-environment"),
     (put("apps/0/files", {f"/srv/shop/releases/{ID}/gunicorn.conf.py": "changed"}), "app-files-changed"),
+    (put("apps/0/current", ""), "app-links-differ"),
+    (put("apps/0/damage", [f"/srv/shop/releases/{ID}/src/app/main.py is missing"]), "release-damaged"),
+    (put("apps/0/interpreter/problem", "/srv/shop/venvs/x/bin/python leads to nothing"), "app-interpreter"),
+    (put("apps/0/interpreter/default", "/usr/bin/python3.14"), "app-interpreter"),
+    (
+        put("apps/0/directories", [{"path": "/srv/shop", "found": "root:root 0700", "wanted": "root:root 0755"}]),
+        "app-directories",
+    ),
+    (put("apps/0/noexec", "/srv"), "mounted-noexec"),
+    (put("nginx/drift", ["/etc/nginx/sites-enabled/shop.conf is missing"]), "nginx-site-off"),
     (put("apps/0/owners", [{"path": "/srv/shop", "user": "shop"}]), "app-release-owner"),
     (put("journal/apps/shop/timeouts", 1), "worker-timeouts"),
     (put("journal/apps/shop/crashes", 3), "worker-crashes"),
@@ -612,6 +630,35 @@ FAULTS = [
 ]
 
 
+def fix(*changes):
+    facts = healthy()
+    for change in changes:
+        change(facts)
+    return [finding.mend for finding in diagnose(facts)]
+
+
+def test_a_directory_that_the_app_has_taken_is_taken_back_before_the_deploy():
+    wrong = [{"path": "/srv/shop", "found": "shop:shop 0755", "wanted": "root:root 0755"}]
+    wanted = "chown root:root /srv/shop; ansible-playbook daoman.fastapi.deploy"
+    assert fix(put("apps/0/directories", wrong)) == [wanted]
+
+
+@pytest.mark.parametrize(
+    "said, drift, wanted",
+    [
+        ("[emerg] unknown directive x in /etc/nginx/nginx.conf:3", [], "ansible-playbook daoman.fastapi.site"),
+        ("open() /etc/nginx/mime.types failed in /etc/nginx/nginx.conf:9", [], "ansible-playbook daoman.fastapi.site"),
+        (
+            "[emerg] unknown directive x in /etc/nginx/conf.d/mine.conf:1",
+            [],
+            "correct or remove /etc/nginx/conf.d/mine.conf; nginx -t",
+        ),
+    ],
+)
+def test_the_role_brings_its_files_back_and_users_correct_their_own(said, drift, wanted):
+    assert fix(put("nginx/test", {"ok": False, "output": said}), put("nginx/drift", drift)) == [wanted]
+
+
 def test_nothing_is_found_on_a_healthy_host():
     assert diagnose(healthy()) == []
 
@@ -637,6 +684,7 @@ def test_a_fault_is_named_and_nothing_else(change, wanted):
         put("traffic/sites/shop", {"requests": 20, "failed": 2, "worst": [], "p95": 0.1, "upstream_requests": 20}),
         put("units/units/logrotate.timer", {**UNIT, "ActiveState": "inactive", "ConditionResult": "no"}),
         put("nginx/installed", False),
+        put("apps/0/interpreter/default", ""),  # the app asks for a Python of its own
         put(f"{SERVICE}/NRestarts", "9"),  # long ago
         put("journal/apps/shop/crashes", 2),
         put("dns/shop.example.com", ["127.0.0.1"]),

@@ -242,9 +242,13 @@ def _owner(status):
 def mounts_at(top):
     """Mount points at a path or below it."""
     top = os.path.realpath(top)
+    return [point for point in mounts() if f"{point}/".startswith(f"{top}/")]
+
+
+def mounts():
+    """All mount points."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        points = [re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line.split()[4]) for line in stream]
-    return [point for point in points if f"{point}/".startswith(f"{top}/")]
+        return [re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line.split()[4]) for line in stream]
 
 
 # -- making and removing them -----------------------------------------------------------------------------------------

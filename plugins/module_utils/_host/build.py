@@ -11,7 +11,7 @@ import platform
 import pwd
 import re
 
-from . import caged_install
+from . import caged_install, intact
 from .redact import redact_url
 from .release import (
     ReleaseError,
@@ -30,6 +30,8 @@ PYTHONS = os.path.join(TOOLS, "pythons")
 SYSTEM_PYTHON = "/usr/bin/python3"
 INTERPRETER = re.compile(rf"^(/usr/(local/)?bin|{PYTHONS}/[^/]+/bin)/python3(\.\d+)?$")
 UV_HASHES = "gunicorn_app_uv_hashes"
+# A file of root's in a virtual environment: without it, a build did not come to its end.
+COMPLETE = ".complete"
 
 
 def python_name(requested):
@@ -131,13 +133,19 @@ class Build:
                 "the source's directory '%s' has no uv.lock, pylock.toml, requirements.txt or pyproject.toml. "
                 "Add one, or name the project's directory in subdirectory." % (params["subdirectory"] or "."),
             )
-        self.venv = os.path.join(layout.venvs, venv_key(data, self.read, self.file))
-        self.complete = os.path.join(self.venv, ".complete")
+        self.key = venv_key(data, self.read, self.file)
+        self.venv = ""
+        # Environments that would have done, and are damaged.
+        self.damage = []
 
-    def ensure(self):
-        """Path of the virtual environment."""
-        if is_roots(self.complete) and is_roots(self.venv):
-            return self.venv
+    def ensure(self, anew=False):
+        """Path of the virtual environment, made where there is none that is intact, or `anew` in any case."""
+        for venv in () if anew else self._made():
+            damage = intact.check_venv(self.layout, venv)
+            if not damage:
+                return venv
+            self.damage += damage
+        self.venv = self._path()
         remove(self.venv)
         builder = pwd.getpwnam(self.layout.build_account)
         os.mkdir(self.venv, 0o700)
@@ -150,10 +158,26 @@ class Build:
         except ReleaseError:
             remove(self.venv)
             raise
-        remove(self.complete)
-        with open(self.complete, "x", encoding="utf-8"):
+        complete = os.path.join(self.venv, COMPLETE)
+        remove(complete)
+        intact.seal_venv(self.layout, self.venv)
+        with open(complete, "x", encoding="utf-8"):
             pass
         return self.venv
+
+    def _made(self):
+        """Complete environments of these inputs, the last one first."""
+        names = [name for name in os.listdir(self.layout.venvs) if name.partition("-")[0] == self.key]
+        paths = [os.path.join(self.layout.venvs, name) for name in sorted(names, key=_number, reverse=True)]
+        return [path for path in paths if is_roots(path) and is_roots(os.path.join(path, COMPLETE))]
+
+    def _path(self):
+        """Of a new environment. What a release links to is left as it is: something may still run from it."""
+        used = {os.path.basename(intact.venv_of(self.layout, id_)) for id_ in self.layout.ids()}
+        number = 1
+        while (name := self.key if number == 1 else f"{self.key}-{number}") in used:
+            number += 1
+        return os.path.join(self.layout.venvs, name)
 
     def _install(self):
         params = self.params
@@ -211,6 +235,11 @@ class Build:
             given = os.path.isabs(wanted) and target == wanted
             if not given and not (INTERPRETER.match(target) and INTERPRETER.match(os.path.realpath(path))):
                 raise Refused(f"bin/{name}", f"a link to {target!r}, not to an interpreter of the host")
+
+
+def _number(name):
+    number = name.partition("-")[2]
+    return int(number) if number.isdigit() else 1
 
 
 def is_roots(path):

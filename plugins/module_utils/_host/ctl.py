@@ -57,7 +57,7 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, again=False, kept=kit.KIT):
+def settings_for(app, version, who, reason="", break_lock=False, again=False, rebuild=False, kept=kit.KIT):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -94,6 +94,7 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, ke
         "migrate": True,
         "break_lock": break_lock,
         "release_again": again,
+        "rebuild": rebuild,
         "release": "",
         "previous": "",
         "upload": "",
@@ -101,9 +102,9 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, ke
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False, again=False):
+def deploy(app, version, who, reason="", break_lock=False, again=False, rebuild=False):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock, again)
+    settings = settings_for(app, version, who, reason, break_lock, again, rebuild)
     return carry_out(lambda: Deploy(settings, run_command))
 
 
@@ -177,6 +178,7 @@ def parser():
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
     made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
+    made.add_argument("--rebuild", action="store_true", help="make the release anew, also where it is there")
     changing(made)
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
@@ -218,7 +220,7 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common, again=options.again)
+        return deploy(options.app, options.version, **common, again=options.again, rebuild=options.rebuild)
     if options.command == "tidy":
         return tidy(options.app, **common)
     return rollback(options.app, options.release, **common)

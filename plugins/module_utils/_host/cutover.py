@@ -29,11 +29,13 @@ from .shell import write_file
 from .switch import (
     SETTLE,
     Instance,
+    answer,
     remove_release,
     remove_unused_venvs,
     strangers,
 )
 from .text import safe
+from .upkeep import mounted_noexec
 
 # Seconds: the least that graceful_timeout can be, less those that the worker keeps of it.
 SOONEST_CUT = 2
@@ -348,6 +350,7 @@ class Cutover:
                 self.switch(previous, id_)
                 exc.message = f"{exc.message.rstrip('.')}. Users were sent back."
                 instance.stop()
+        exc.message += noexec(self.layout)
         message = redact(exc.message, self.secrets)
         with self._noting():
             if self.layout.live_id() != id_:
@@ -400,6 +403,17 @@ class Cutover:
             self.finish(previous)
 
 
+def noexec(layout):
+    """The sentence about a file system from which no compiled module of a package can be loaded, or nothing."""
+    point = mounted_noexec(layout.base)
+    if not point:
+        return ""
+    return (
+        f" {point} is mounted noexec, so Python cannot load compiled modules from there: run mount -o remount,exec "
+        f"{point}, and remove noexec from /etc/fstab."
+    )
+
+
 def serve_settings(layout, id_):
     """What a release needs to serve, from its own files."""
     manifest = layout.manifest(id_)
@@ -414,13 +428,23 @@ def serve_settings(layout, id_):
 
 def failure_text(layout, exc, secrets):
     """A failure for people: what failed, what serves now, and what the app or the tool said."""
-    live = layout.live_id()
-    still = f"Release {live} goes on serving." if live else "No release of it serves yet."
+    still = still_serves(layout)
     output = redact(journal_text(exc.output.strip().splitlines()), secrets)
     # Who is refused by a lock, or names no release, has not failed at anything.
     what = "" if exc.phase in {"lock", "choose"} else f"{exc.phase} failed: "
     text = f"{layout.name}: {what}{redact(exc.message, secrets)}\n{still}"
     return safe(text + ("\n" + output if output else ""))
+
+
+def still_serves(layout):
+    """What users have now, by asking for it."""
+    live = layout.live_id()
+    if not live:
+        return "No release of it is live."
+    status, outcome = answer(layout, live)
+    if 200 <= status < 300:
+        return f"Release {live} goes on serving."
+    return f"Release {live} is live and does not serve: {outcome}."
 
 
 def run_to_end(module, make):

@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 
-from . import accounts, history, preload
+from . import accounts, history, intact, preload, upkeep
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -85,13 +85,15 @@ class Deploy:
         self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
         self.lock = self.cutover.lock
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
+        # What is wrong with the live release, and cannot be put right in its place.
+        self.damage = []
         # The release in the making, the one that it follows, and what it is made of.
         self.id = self.previous = self.data = None
         # That of a hold is the one that serves.
         self.version = params["version"]
 
     def run(self):
-        live = self.layout.live_id()
+        live = self._live()
         self.result.update(release=live or "", previous=live or "")
         pending = self.lock.pending(self.params["run"])
         if self.params["until"] == "abort":
@@ -115,9 +117,11 @@ class Deploy:
         if live and not self.params["release_again"] and self._is_held(revision, manifest) and not manifest:
             return
         wanted = digest(self.data)
-        if manifest is not None and manifest["digest"] == wanted and self._is_settled(live):
+        same = manifest is not None and manifest["digest"] == wanted
+        self._keep(live, manifest)
+        if same and not self.params.get("rebuild") and not self.damage and self._is_settled(live):
             return
-        reusable = self._reusable(wanted)
+        reusable = self._reusable(wanted, live)
         self.result.update(changed=True, built=not reusable)
         if self.diff:
             self.result["diff"] = self._diff(live, manifest)
@@ -131,7 +135,7 @@ class Deploy:
             self.cutover.repair(live)
             self.previous = live
             # What was judged just now may be no choice any more.
-            reusable = self._reusable(wanted)
+            reusable = self._reusable(wanted, live)
             if reusable:
                 self.id = live if live in reusable else reusable[-1]
                 self._through("ready")
@@ -139,10 +143,13 @@ class Deploy:
                 self.id = self._new_id(wanted)
                 self._through("fetch")
 
-    def _reusable(self, wanted):
-        """Ids of the releases that are what is wanted, the one that came to serve last comes last."""
+    def _reusable(self, wanted, live):
+        """Ids of the releases that are what is wanted, and as they were made; that which served last comes last."""
+        if self.params.get("rebuild"):
+            return []
         releases = self.layout.releases_by_age()
-        return [item["id"] for item in releases if item["digest"] == wanted and item["state"] != "failed"]
+        fit = [item["id"] for item in releases if item["digest"] == wanted and item["state"] != "failed"]
+        return [id_ for id_ in fit if not (self.damage if id_ == live else intact.check(self.layout, id_))]
 
     def _judge_left(self, live, wanted):
         """See what a run left that died in its guard; the id of what serves then."""
@@ -184,6 +191,51 @@ class Deploy:
         while os.path.lexists(self.layout.release(release_id(wanted, now))):
             now += 1
         return release_id(wanted, now)
+
+    def _live(self):
+        """Id of the release that serves. Where live.sock leads to none, it is led back to what went on."""
+        live = self.layout.live_id()
+        if live or not os.path.isdir(self.layout.releases) or self.params["until"] == "abort":
+            return live
+        live = upkeep.running(self.layout, self.shell)
+        if live and not self.lock.pending(self.params["run"]):
+            self.result["changed"] = True
+            if not self.check:
+                with self._locked():
+                    self._say(upkeep.lead_back(self.layout, live))
+        return live
+
+    def _keep(self, live, manifest):
+        """Put right what is around the live release, and of it what is known; what else is damaged remains."""
+        layout = self.layout
+        if not live or manifest is None:
+            return
+        wrong = upkeep.problems(layout, live, self.shell)
+        damage = intact.check(layout, live)
+        if damage and not self.check:
+            intact.restore(layout, live, release_files(self.params))
+            for id_ in layout.ids() if any(item.give for item in damage) else ():
+                intact.restore(layout, id_, {})
+            self.damage = intact.check(layout, live)
+            given = [item for item in damage if item.path not in {left.path for left in self.damage}]
+            if given:
+                self._say(f"release {live} was not as it was made: {intact.summary(given)}")
+        elif damage:
+            self._say(f"release {live} is damaged: {intact.summary(damage)}")
+        if self.damage:
+            self.cutover.facts["damage"] = text = intact.summary(self.damage)
+            self._say(f"release {live} is damaged: {text}. It goes on until another one takes its place")
+        if wrong and not self.check:
+            with self._locked():
+                for words, do in wrong:
+                    do()
+                    self._say(words)
+        self.result["changed"] = self.result["changed"] or bool(wrong or damage)
+        if not self.check:
+            intact.adopt(layout)
+
+    def _say(self, words):
+        self.cutover.warnings.append(f"{self.layout.name}: {words}.")
 
     def _is_settled(self, live):
         """Whether the live release runs as it should, and nothing is left over of a run that did not end."""
@@ -298,16 +350,10 @@ class Deploy:
         """What every release needs: the accounts, and directories. Also closes what earlier versions left open."""
         layout = self.layout
         accounts.ensure(layout, self.run_command)
-        user, builder = pwd.getpwnam(layout.name), pwd.getpwnam(layout.build_account)
-        for path in (layout.base, layout.releases):
-            make_directory(path)
-        make_directory(layout.venvs, 0, user.pw_gid, 0o751)
-        make_directory(layout.build, mode=0o711)
-        for path in (layout.fetched, layout.scratch):
-            make_directory(path, builder.pw_uid, builder.pw_gid, 0o700)
-        make_directory(layout.cache, user.pw_uid, user.pw_gid, 0o700)
-        if not os.path.isdir(layout.shared):
-            make_directory(layout.shared, user.pw_uid, user.pw_gid, 0o750)
+        user = pwd.getpwnam(layout.name)
+        for words in upkeep.keep_directories(layout, bool(self._published(shared=True))):
+            self.result["changed"] = True
+            self._say(words)
         if self.lock.is_free():
             history.tidy(layout)
         # Of 0.2.0: a mirror that everybody could read, and a cache that every build could write.
@@ -316,8 +362,11 @@ class Deploy:
         for name in os.listdir(layout.venvs):
             close(os.path.join(layout.venvs, name), 0o750, user.pw_gid)
         for id_ in layout.ids():
-            for name, mode in CLOSED.items():
-                close(layout.release(id_, name), mode, user.pw_gid)
+            self._close_configuration(id_, user.pw_gid)
+
+    def _close_configuration(self, id_, gid):
+        for name, mode in CLOSED.items():
+            close(self.layout.release(id_, name), mode, gid)
 
     @property
     def _source(self):
@@ -354,7 +403,10 @@ class Deploy:
             tools = Tools(self.params, self.shell)
             build = Build(self.params, self.layout, self.cage, tools, self.data, self._source)
             venv = self.layout.release(self.id, "venv")
-            os.symlink(os.path.relpath(build.ensure(), os.path.dirname(venv)), venv)
+            made = build.ensure(bool(self.params.get("rebuild")))
+            os.symlink(os.path.relpath(made, os.path.dirname(venv)), venv)
+        if build.damage:
+            self._say(f"a virtual environment is damaged and is not used again: {intact.summary(build.damage)}")
         self.cutover.build_hook("after_build", self.id, self.previous, self.params)
 
     def _seal(self):
@@ -377,6 +429,8 @@ class Deploy:
         with self.cutover.phase("check"):
             found = self._check_units(self.id, self.previous)
             self._check_app(self.id, self._project, python)
+        self._close_configuration(self.id, grp.getgrnam(self.layout.name).gr_gid)
+        intact.seal(self.layout, self.id)
         manifest = {
             "id": self.id,
             "digest": digest(self.data),
@@ -422,7 +476,9 @@ class Deploy:
         ]
 
     def _migrate(self):
-        if self.params["migrate"]:
+        before = self.layout.manifest(self.previous) if self.previous else None
+        # Built anew, it has been migrated to.
+        if self.params["migrate"] and (before is None or before["digest"] != digest(self.data)):
             self._hook("migrate")
 
     def _ready(self):
@@ -452,8 +508,12 @@ class Deploy:
             self.cutover.mark(self.id, "good", **facts)
         if self.previous and self.previous != self.id:
             self.cutover.finish(self.previous)
-        self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
+        found = {"damage": self.cutover.facts["damage"]} if "damage" in self.cutover.facts else {}
+        self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases, **found)
         self.cutover.prune(self.id, self.params["keep"])
+        if self.previous and self.previous != self.id and (damage := self.cutover.facts.get("damage")):
+            # Kept until the next good deploy, and never gone back to.
+            self.cutover.mark(self.previous, "failed", phase="damage", reason=damage, since=now())
 
     def _close(self, source):
         """Code is root's, and readable by the app alone; nginx reads the static directories and finds no others."""

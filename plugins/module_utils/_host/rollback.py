@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from . import intact, upkeep
 from .cutover import Cutover, serve_settings
 from .order import AGAIN, Order, named
 from .release import Layout, ReleaseError
@@ -30,10 +31,12 @@ class Rollback:
         layout = self.layout
         if not os.path.isdir(layout.releases):
             raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
-        live = layout.live_id()
+        live = layout.live_id() or self._lead_back()
         releases = layout.releases_by_age()
         target = Order(layout).target(releases, self.params["release"])
         settings = serve_settings(layout, target)
+        if target != live:
+            intact.refuse(layout, target)
         self.cutover.secrets = settings["env"]
         versions = {item["id"]: item["version"] for item in releases}
         self.result.update(release=target, previous=live or "", version=versions[target])
@@ -73,3 +76,11 @@ class Rollback:
     def _fail(self, failure, target, live, settings, cause=None):
         self.cutover.fail(failure, target, live, settings, "rollback")
         raise failure from cause
+
+    def _lead_back(self):
+        """Where live.sock leads to no release: lead it back to what went on."""
+        live = upkeep.running(self.layout, self.shell)
+        if live and not self.check:
+            with self.cutover.lock.taken("", self.params["who"], self.reason, self.params["break_lock"]):
+                self.cutover.warnings.append(f"{self.layout.name}: {upkeep.lead_back(self.layout, live)}.")
+        return live

@@ -54,6 +54,16 @@ class Question(threading.Thread):
             self.outcome = f"the last try failed: {type(exc).__name__}: {exc}"
 
 
+def answer(layout, id_, timeout=3):
+    """Status and words of what a release answers to its readiness path; the status is 0 without an answer."""
+    serve = (layout.manifest(id_) or {}).get("serve")
+    serve = serve if isinstance(serve, dict) else {}
+    health = serve.get("health") or {}
+    question = Question(layout.socket(id_), health.get("readiness", "/"), serve.get("domain", "localhost"), timeout)
+    question.join(timeout + 1)
+    return question.status or 0, question.outcome
+
+
 class Instance:
     """The pair of units of one release."""
 
@@ -93,6 +103,10 @@ class Instance:
         self._systemctl(
             "start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30
         )
+
+    def restart(self):
+        """Make the socket anew, where its file is gone or nobody listens at it."""
+        self._systemctl("restart", self.socket, self.service, message=f"{self.service} does not start", check=False)
 
     def wait_ready(self, host, health):
         """Return after enough answers with 200 in a row; ReleaseError when they do not come in time."""

@@ -33,6 +33,9 @@ def arguments():
     parser.add_argument(
         "--window", type=int, default=900, metavar="SECONDS", help="how far to look back in logs and journal (900)"
     )
+    parser.add_argument(
+        "--deep", action="store_true", help="read all files of the live releases too, which takes a minute or two"
+    )
     parser.add_argument("--config", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--no-colour", action="store_true", help="no colours, as when the output is no terminal")
     return parser.parse_args()
@@ -45,7 +48,7 @@ def main():
             "troubleshoot.sh: run it as root: sockets, keys and the journal can be read by root only", file=sys.stderr
         )
         return FAILED
-    host = Host(args.window, *([args.config] if args.config else []))
+    host = Host(args.window, *([args.config] if args.config else []), deep=args.deep)
     found = facts.gather(host)
     findings = [
         finding for judge in (judge_apps, judge_nginx, judge_system) for finding in judge.judge(found, host.thresholds)

@@ -25,11 +25,13 @@ import sys
 import threading
 import time
 
+from fastapi_host import intact, upkeep
 from fastapi_host.ask import connect_unix, get
+from fastapi_host.build import SYSTEM_PYTHON
 from fastapi_host.files import opened, read_bytes, read_json
 from fastapi_host.info import damaged_of, holds_of, set_aside_of
 from fastapi_host.order import held_by, named
-from fastapi_host.release import ID
+from fastapi_host.release import ID, Layout
 
 from fastapi_doctor import parse
 from fastapi_doctor.host import read, run, side_by_side, tail
@@ -41,6 +43,8 @@ ASK = 3.0
 LARGEST = 16 << 20
 # For what is done for many apps side by side, each of which is given up before.
 READ = 7.0
+# More seconds for reading all files of the live releases: 10 GB from a disk.
+DEEP = 120.0
 # The exit code of a command that took too long.
 LATE = 124
 # Names in a release's source that are looked at.
@@ -59,7 +63,8 @@ NGINX_DIGESTS = "/var/lib/fastapi/nginx/digests.json"
 
 def gather(host):
     """All facts by name. What failed is in `failed`, by name too."""
-    facts, failed = side_by_side({name: functools.partial(do, host) for name, do in COLLECTORS.items()}, DEADLINE)
+    collectors = {name: functools.partial(do, host) for name, do in COLLECTORS.items()}
+    facts, failed = side_by_side(collectors, DEADLINE + DEEP * host.deep)
     # Of what was looked at for each app by itself.
     for name in ("apps", "journal"):
         failed.update(facts.get(name, {}).pop("failed", {}))
@@ -245,14 +250,15 @@ def journal(host):
 
 def apps(host):
     held = parse.locks(read("/proc/locks"))
-    found, failed = side_by_side({app["name"]: functools.partial(_app, app, held) for app in host.apps}, READ)
+    work = {app["name"]: functools.partial(_app, app, held, host.deep) for app in host.apps}
+    found, failed = side_by_side(work, READ + DEEP * host.deep)
     return {
         "apps": [found[app["name"]] for app in host.apps if app["name"] in found],
         "failed": {f"app {name}": why for name, why in failed.items()},
     }
 
 
-def _app(app, held):
+def _app(app, held, deep):
     name, base, id_ = app["name"], app["base"], app["live"]
     release = f"{base}/releases/{id_}"
     path = app["target"] or f"/run/{name}/{id_}.sock"
@@ -275,6 +281,10 @@ def _app(app, held):
         "damaged": damaged_of(name),
         "set_aside": set_aside_of(name),
         "holds": [f"{named(hold)} is held {held_by(hold)}" for hold in holds_of(name)],
+        "damage": [],
+        "interpreter": {},
+        "directories": _directories(name, app["manifest"].get("inputs", {})),
+        "noexec": upkeep.mounted_noexec(base),
         "release_there": bool(id_) and os.path.isdir(release),
         "maintenance": os.path.exists(f"/var/lib/fastapi/nginx/{name}.maintenance"),
         "host": serve.get("domain", ""),
@@ -283,9 +293,41 @@ def _app(app, held):
     if found["release_there"]:
         found["files"] = _files(release, app["manifest"].get("inputs", {}).get("files", {}), name, id_)
         found["owners"] = _owners(release, base)
+        found.update(_intact(name, id_, deep, {*found["files"], *(item["path"] for item in found["owners"])}))
     if found["socket"]["exists"] and found["readiness"] and app.get("runs"):
         found["answer"] = ask(found["host"], found["readiness"], unix=path)
     return found
+
+
+def _intact(name, id_, deep, said):
+    """What else is damaged of the live release, and its interpreter."""
+    layout = Layout(name)
+    venv = intact.venv_of(layout, id_)
+    problem = intact.interpreter_problem(venv) if os.path.isdir(venv) else None
+    known = {*said, problem.path if problem else ""}
+    damage = [str(item) for item in intact.check(layout, id_, deep) if item.path not in known]
+    python = intact.interpreter(venv)
+    # An app that asks for another Python keeps it; which one the distribution brings is no matter of its.
+    given = (layout.manifest(id_) or {}).get("inputs", {}).get("python") != os.path.basename(python)
+    return {
+        "damage": damage[:20],
+        "interpreter": {
+            "path": python,
+            "problem": str(problem) if problem else "",
+            "default": "" if given or os.path.dirname(python) != "/usr/bin" else os.path.realpath(SYSTEM_PYTHON),
+        },
+    }
+
+
+def _directories(name, inputs):
+    """Directories of the app with another owner or mode than the role gives them."""
+    shared = inputs.get("shared_paths", [])
+    passable = any(f"{path}/".startswith(f"{kept}/") for path in inputs.get("static_paths", []) for kept in shared)
+    try:
+        wrong = upkeep.wrong_directories(Layout(name), passable)
+    except KeyError:  # the build account: the next run makes it
+        return []
+    return [{"path": path, "found": found, "wanted": wanted} for path, (found, wanted) in sorted(wrong.items())]
 
 
 def _history(path):

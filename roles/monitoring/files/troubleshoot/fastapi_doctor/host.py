@@ -96,8 +96,10 @@ def side_by_side(work, seconds):
 class Host:
     """What all checks start from: the settings, the apps and their live releases, the sites."""
 
-    def __init__(self, window, config=CONFIG):
+    def __init__(self, window, config=CONFIG, deep=False):
         self.now = time.time()
+        # Whether the contents of releases are read.
+        self.deep = deep
         self.window = window
         given = read_json(config)
         self.thresholds = {**DEFAULTS["thresholds"], **given.get("thresholds", {})}

@@ -16,6 +16,8 @@ from fastapi_doctor.show import duration, size
 # Restarts after which an app is not just unlucky, and the seconds in which they count.
 RESTARTS, RECENT = 3, 900
 CRASHES = 3
+# Puts right what it can in its place, and makes a damaged release anew beside the one that serves.
+DEPLOY = "ansible-playbook daoman.fastapi.deploy"
 
 
 def judge(facts, thresholds):
@@ -29,14 +31,17 @@ def judge(facts, thresholds):
                 app["name"],
                 "no release is live",
                 f"{app['target'] or 'live.sock is missing'}: it is no release's socket, and 'current' leads to none",
-                f"ansible-playbook daoman.fastapi.rollback -e app={app['name']}",
+                DEPLOY,
             )
+            yield from _around(app)
             continue
         yield from _live(app, unit, service, socket)
         yield from _unit(app, unit, service, socket, facts)
         yield from _socket_owner(app, unit)
         yield from _answer(app, unit, service)
         yield from _files(app, unit)
+        yield from _damage(app)
+        yield from _around(app)
         yield from _said(app, facts)
         yield from _memory(app, unit, facts)
         yield from _lock(app, facts, thresholds)
@@ -53,7 +58,7 @@ def _live(app, unit, service, socket):
             name,
             "the live release is gone",
             f"{link} points to {app['target']}, and there is no /srv/{name}/releases/{app['live']}",
-            f"ansible-playbook daoman.fastapi.rollback -e app={name}",
+            DEPLOY,
         )
     elif app["target"] != wanted:
         yield critical(
@@ -63,12 +68,12 @@ def _live(app, unit, service, socket):
             f"{link} points to {app['target'] or 'nothing'}, where no release listens",
             f"ln -sfn {wanted} {link}.new && mv -T {link}.new {link}",
         )
-    elif app["current"] and app["current"] != app["live"]:
+    elif app["current"] != app["live"]:
         yield warning(
             "app-links-differ",
             name,
-            "two releases are called the live one",
-            f"live.sock leads to {app['live']}, current to {app['current']}",
+            "two releases are called the live one" if app["current"] else "the link to the live release is missing",
+            f"live.sock leads to {app['live']}, current to {app['current'] or 'none'}",
             f"ln -sfn releases/{app['live']} /srv/{name}/current",
         )
 
@@ -187,7 +192,6 @@ def _answer(app, unit, service):
 
 def _files(app, unit):
     name = app["name"]
-    again = f"ansible-playbook daoman.fastapi.rollback -e app={name}"
     for path, what in sorted(app["files"].items()):
         if path.endswith("/env"):
             make = critical if what == "missing" else warning
@@ -198,7 +202,7 @@ def _files(app, unit):
                 f"{path}: a restart would {'fail' if what == 'missing' else 'not run with what was released'}",
                 f"chown root:root {path} && chmod 0600 {path}"
                 if what.startswith("readable")
-                else f"{again}, or release it anew: ansible-playbook daoman.fastapi.deploy",
+                else DEPLOY,
             )
         else:
             yield warning(
@@ -206,7 +210,7 @@ def _files(app, unit):
                 name,
                 f"a file of the live release is {what}",
                 f"{path} is not as it was released",
-                again,
+                DEPLOY,
             )
     if app["owners"]:
         # Whoever laid out the source has named them.
@@ -217,6 +221,60 @@ def _files(app, unit):
             "the release can be changed by others than root",
             "; ".join(f"{item['path']} belongs to {item['user']}" for item in app["owners"]),
             f"chown -h root {paths}",
+        )
+
+
+def _damage(app):
+    """What is missing or was changed, and is not named by its path already."""
+    name, python = app["name"], app["interpreter"]
+    if python.get("problem"):
+        yield critical(
+            "app-interpreter",
+            name,
+            "the Python of the live release is gone",
+            f"{python['problem']}: the next restart would fail",
+            DEPLOY,
+        )
+    elif python.get("default") and python["path"] != python["default"]:
+        yield warning(
+            "app-interpreter",
+            name,
+            "the live release runs with a Python that this distribution no longer brings",
+            f"it runs with {python['path']}, and the distribution's is {python['default']} now: it may be removed at any "
+            "time, and the next restart would fail",
+            DEPLOY,
+        )
+    if app["damage"]:
+        more = f", and {len(app['damage']) - 3} more" if len(app["damage"]) > 3 else ""
+        yield critical(
+            "release-damaged",
+            name,
+            "the live release is damaged",
+            ", ".join(app["damage"][:3]) + more + ": the next restart, or a rarely used part of the app, would fail",
+            DEPLOY,
+        )
+
+
+def _around(app):
+    """Directories of the app, and the file system that they are on."""
+    name, base = app["name"], f"/srv/{app['name']}"
+    if app["directories"]:
+        wrong = app["directories"]
+        taken = any(item["path"] == base and not item["found"].startswith("root:") for item in wrong)
+        yield critical(
+            "app-directories",
+            name,
+            "directories of the app have another owner or mode",
+            "; ".join(f"{item['path']} is {item['found']}, not {item['wanted']}" for item in wrong[:4]),
+            (f"chown root:root {base}; " if taken else "") + DEPLOY,
+        )
+    if app["noexec"]:
+        yield critical(
+            "mounted-noexec",
+            name,
+            "its files are on a file system that is mounted noexec",
+            f"{app['noexec']}: Python cannot load compiled modules from there, and the next restart would fail",
+            f"mount -o remount,exec {shlex.quote(app['noexec'])}; remove noexec from its line in /etc/fstab",
         )
 
 

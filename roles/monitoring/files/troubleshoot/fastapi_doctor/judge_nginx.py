@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 from fastapi_doctor import parse
@@ -16,6 +17,10 @@ from fastapi_doctor.show import duration
 CLOCK_TICKS = 0.05
 # Requests below which a share says nothing, and failures below which it is chance.
 FEWEST, FEWEST_FAILED = 20, 3
+SITE = "ansible-playbook daoman.fastapi.site"
+ENABLED, MISSING = "/etc/nginx/sites-enabled/", " is missing"
+# A file of users in what nginx says about its configuration: the role has none there.
+FOREIGN = re.compile(r" in (/etc/nginx/conf\.d/\S+\.conf):\d+")
 
 
 def judge(facts, thresholds):
@@ -70,15 +75,26 @@ def _configuration(facts):
             "nginx",
             "nginx would not load what is on disk",
             "the running process goes on with what it has; a restart, or a reboot, would take the sites down",
-            "nginx -t; ansible-playbook daoman.fastapi.site brings the configuration back",
+            _mend_configuration(test["output"], nginx["drift"]),
             [line for line in test["output"].splitlines() if line.strip()][:3],
         )
-    if nginx["drift"]:
+    off = [line for line in nginx["drift"] if line.startswith(ENABLED) and line.endswith(MISSING)]
+    for line in off:
+        path = line.removesuffix(MISSING)
+        yield critical(
+            "nginx-site-off",
+            os.path.basename(path).removesuffix(".conf"),
+            "the site is switched off",
+            f"the link {line}: nginx does not serve this site, or will not from its next reload on",
+            SITE,
+        )
+    drift = [line for line in nginx["drift"] if line not in off]
+    if drift:
         yield warning(
             "nginx-drift",
             "nginx",
             "the configuration was changed by hand",
-            "; ".join(nginx["drift"][:5]),
+            "; ".join(drift[:5]),
             "ansible-playbook daoman.fastapi.site --check --diff shows what; without --check it is put back",
         )
     started = min(nginx["workers"].values(), default=None)
@@ -91,6 +107,14 @@ def _configuration(facts):
             f"{nginx['changed']['path']} was changed at {when}, after nginx had loaded its configuration",
             "nginx -t && systemctl reload nginx",
         )
+
+
+def _mend_configuration(said, drift):
+    """A file of the user's own is the user's to correct; all others are brought back."""
+    match = FOREIGN.search(said)
+    if match and not any(line.startswith(match[1]) for line in drift):
+        return f"correct or remove {match[1]}; nginx -t"
+    return SITE
 
 
 def _ports(facts):
