@@ -17,7 +17,7 @@ import sys
 from . import kit
 from .cutover import failure_text
 from .deploy import Deploy
-from .files import apps, is_app
+from .files import apps, is_app, no_app
 from .info import overview
 from .lock import BREAK
 from .redact import redact_url
@@ -103,7 +103,7 @@ def deploy(app, version, who, reason="", break_lock=False):
 
 def rollback(app, release, who, reason="", break_lock=False):
     if not is_app(app):
-        raise Refused(f"there is no app '{app}' on this host")
+        raise Refused(no_app(app).rstrip("."))
     params = {"name": app, "release": release, "reason": reason, "break_lock": break_lock}
     params["who"] = f"{who}@{socket.gethostname()}"
     return carry_out(lambda: Rollback(params, run_command), "")
@@ -192,7 +192,7 @@ def main(arguments=None):
 def run(options):
     if options.command == "releases":
         if options.app and not is_app(options.app):
-            raise Refused(f"there is no app '{options.app}' on this host")
+            raise Refused(no_app(options.app).rstrip("."))
         print("\n".join(overview([options.app] if options.app else apps())["lines"]))
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from .cutover import Cutover, serve_settings
+from .files import no_app
 from .lock import now
 from .release import Layout, ReleaseError, rollback_target
 from .shell import Shell, clean_environment
@@ -29,7 +30,7 @@ class Rollback:
     def run(self):
         layout = self.layout
         if not os.path.isdir(layout.releases):
-            raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
+            raise ReleaseError("choose", no_app(layout.name))
         live = layout.live_id()
         releases = layout.releases_by_age()
         target = rollback_target(releases, live, self.params["release"])
