@@ -14,9 +14,11 @@ import re
 from ansible_collections.daoman.fastapi.plugins.module_utils import spec
 
 OPTIONS = {
+    "allow_downgrade": {"type": "bool"},
     "app": {"type": "list", "elements": "str"},
     "break_lock": {"type": "bool"},
     "fail_on": {"type": "str", "choices": ["warning", "critical"]},
+    "keep_orphans": {"type": "bool"},
     "maintenance": {"type": "bool"},
     "minutes": {"type": "int"},
     "reason": {"type": "str"},
@@ -26,7 +28,7 @@ OPTIONS = {
 }
 # By playbook, in the order in which the documentation names them.
 PLAYBOOKS = {
-    "site": ("app", "reason", "break_lock"),
+    "site": ("app", "reason", "break_lock", "keep_orphans", "allow_downgrade"),
     "deploy": ("app", "reason", "break_lock"),
     "rollback": ("app", "release", "reason", "break_lock"),
     "releases": ("app",),

@@ -13,7 +13,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from fastapi_host.files import apps, no_app
 
-from fastapi_doctor import facts, judge_apps, judge_nginx, judge_system, report
+from fastapi_doctor import facts, judge_apps, judge_nginx, judge_orphans, judge_system, report
 from fastapi_doctor.finding import FAILED, exit_code
 from fastapi_doctor.host import Host
 
@@ -57,7 +57,7 @@ def main():
     host = Host(args.window, *([args.config] if args.config else []))
     found = facts.gather(host)
     findings = [
-        finding for judge in (judge_apps, judge_nginx, judge_system) for finding in judge.judge(found, host.thresholds)
+        finding for judge in (judge_apps, judge_nginx, judge_system, judge_orphans) for finding in judge.judge(found, host.thresholds)
     ]
     if args.app:
         others = {item["name"] for item in (*host.apps, *host.sites)} - set(args.app)
