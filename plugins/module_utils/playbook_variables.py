@@ -19,6 +19,7 @@ OPTIONS = {
     "break_lock": {"type": "bool"},
     "fail_on": {"type": "str", "choices": ["warning", "critical"]},
     "keep_orphans": {"type": "bool"},
+    "lock_wait": {"type": "int"},
     "maintenance": {"type": "bool"},
     "minutes": {"type": "int"},
     "reason": {"type": "str"},
@@ -28,8 +29,8 @@ OPTIONS = {
 }
 # By playbook, in the order in which the documentation names them.
 PLAYBOOKS = {
-    "site": ("app", "reason", "break_lock", "keep_orphans", "allow_downgrade"),
-    "deploy": ("app", "reason", "break_lock"),
+    "site": ("app", "reason", "break_lock", "lock_wait", "keep_orphans", "allow_downgrade"),
+    "deploy": ("app", "reason", "break_lock", "lock_wait"),
     "rollback": ("app", "release", "reason", "break_lock"),
     "releases": ("app",),
     "lock": ("app", "reason", "minutes", "break_lock"),

@@ -55,7 +55,7 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
+def settings_for(app, version, who, reason="", break_lock=False, lock_wait=0, kept=kit.KIT):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -88,6 +88,7 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
         "until": "done",
         "migrate": True,
         "break_lock": break_lock,
+        "lock_wait": lock_wait,
         "release": "",
         "previous": "",
         "upload": "",
@@ -95,10 +96,16 @@ def settings_for(app, version, who, reason="", break_lock=False, kept=kit.KIT):
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False):
+def deploy(app, version, who, reason="", break_lock=False, lock_wait=0):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock)
-    return carry_out(lambda: Deploy(settings, run_command), f"of {version}")
+    settings = settings_for(app, version, who, reason, break_lock, lock_wait)
+
+    def make():
+        work = Deploy(settings, run_command)
+        work.on_wait = lambda text: print(safe(text), file=sys.stderr, flush=True)
+        return work
+
+    return carry_out(make, f"of {version}")
 
 
 def rollback(app, release, who, reason="", break_lock=False):
@@ -158,6 +165,9 @@ def parser():
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
     changing(made)
+    made.add_argument(
+        "--lock-wait", type=int, default=0, metavar="SECONDS", help="wait for another run that holds the lock of the app"
+    )
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
         "release",
@@ -197,7 +207,7 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common)
+        return deploy(options.app, options.version, **common, lock_wait=options.lock_wait)
     return rollback(options.app, options.release, **common)
 
 

@@ -19,7 +19,10 @@ KIT = "/var/lib/fastapi/deploy"
 # Of the settings' meaning: one more where this package cannot use those of before. fastapictl refuses others.
 VERSION = 2
 # Of one run, and no matter of the app.
-PASSING = ("break_lock", "migrate", "previous", "reason", "release", "run", "until", "upload", "who")
+PASSING = (
+    *("break_lock", "lock_wait", "migrate", "previous", "reason", "release", "resolved", "run", "set_up", "until"),
+    *("upload", "who"),
+)
 # Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
 FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"
 
