@@ -17,6 +17,10 @@ class ActionModule(RenderingAction):
         result = super().run(tmp, task_vars)
         _valid, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
         variables = self._variables(args["role"], task_vars or {})
+        args["kept"] = [
+            _filled(item["path"], {"name": name})
+            for item in args["files"] + args["links"] if item["each"] for name in args["kept"]
+        ]
         args["files"] = [
             self._file(item, path, value, origin, variables)
             for item in args["files"] for path, value, origin in self._each(item, variables)

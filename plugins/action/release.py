@@ -16,6 +16,7 @@ import tempfile
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch import file_digest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.redact import redact_url
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import (
@@ -142,6 +143,9 @@ class ActionModule(ActionBase):
             "release_again": boolean(arguments.get("release_again", False)),
             "release": arguments.get("release", ""),
             "previous": arguments.get("previous", ""),
+            "resolved": arguments.get("resolved") or {},
+            "lock_wait": 0,
+            "set_up": boolean(arguments.get("set_up", True)),
         }
         paths = None
         if local:
@@ -159,6 +163,14 @@ class ActionModule(ActionBase):
         if is_over(answer.pop("locked_by_run", "")):
             parameters["break_lock"] = True
             answer = self._apply(parameters, task_vars)
+        seconds = int(arguments.get("lock_wait") or 0)
+        holder = answer.pop("locked_by", "")
+        if seconds and holder:
+            parameters["lock_wait"] = seconds
+            Display().display(f"{app['name']}: waits for {holder}, for at most {seconds} s.")
+            answer = self._apply(parameters, task_vars)
+            for key in ("locked_by", "locked_by_run"):
+                answer.pop(key, None)
         if parameters["upload"]:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         result.update(answer)

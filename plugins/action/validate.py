@@ -9,7 +9,15 @@ import re
 from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleUndefinedVariable
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.daoman.fastapi.plugins.module_utils import apps, certificate_rules, rules, spec
+from ansible.utils.vars import load_extra_vars
+from ansible.vars.manager import VariableManager
+from ansible_collections.daoman.fastapi.plugins.module_utils import (
+    apps,
+    certificate_rules,
+    playbook_variables,
+    rules,
+    spec,
+)
 
 try:
     from ansible.errors import AnsibleValueOmittedError
@@ -125,6 +133,14 @@ def _misspelt_prefix(name, bare):
     return None
 
 
+class OfInventory(VariableManager):
+    """The variables of a host without the extra ones, which hide those of the same name."""
+
+    def __init__(self, loader, inventory):
+        super().__init__(loader=loader, inventory=inventory)
+        self._extra_vars = {}
+
+
 class ActionModule(ActionBase):
     """Checks variables on the controller, without a connection to the host."""
 
@@ -141,15 +157,18 @@ class ActionModule(ActionBase):
             argument_spec={
                 "role": {"type": "list", "elements": "str", "default": []},
                 "apps": {"type": "bool", "default": False},
+                "playbook": {"type": "str", "choices": list(playbook_variables.PLAYBOOKS)},
             },
-            required_one_of=[["role", "apps"]],
+            required_one_of=[["role", "apps", "playbook"]],
         )
-        if not args["role"] and not args["apps"]:
-            raise AnsibleActionFail("Name a role, or set apps: true.")
+        if not args["role"] and not args["apps"] and not args["playbook"]:
+            raise AnsibleActionFail("Name a role or a playbook, or set apps: true.")
         values = Values(self._templar, task_vars)
         problems, warnings = [], []
         try:
             ignored = self.ignored(values, task_vars, problems)
+            if args["playbook"]:
+                result["apps"] = self.check_playbook(args["playbook"], task_vars, ignored, problems)
             if args["apps"]:
                 self.check_apps(values, task_vars, ignored, problems, warnings)
             for role in args["role"]:
@@ -160,7 +179,8 @@ class ActionModule(ActionBase):
             Display().warning(warning)
         result["changed"] = False
         if problems:
-            what = "fastapi_apps" if args["apps"] else "the variables of {}".format(", ".join(args["role"]))
+            named = args["role"] or [f"the playbook {args['playbook']}"]
+            what = "fastapi_apps" if args["apps"] else "the variables of {}".format(", ".join(named))
             result["failed"] = True
             result["msg"] = "{} in {}; nothing was changed:\n{}".format(
                 "1 problem" if len(problems) == 1 else f"{len(problems)} problems",
@@ -177,6 +197,57 @@ class ActionModule(ActionBase):
         filled, found = spec.check_option({"type": "list", "elements": "str"}, values.get(apps.IGNORED), apps.IGNORED)
         problems.extend(found)
         return [] if found else filled
+
+    def check_playbook(self, playbook, task_vars, ignored, problems):
+        """Names of the apps of this host that the playbook is about: those of `-e app=`, or all."""
+        extra = load_extra_vars(self._loader)
+        found = playbook_variables.check(playbook, extra, ignored=ignored)
+        if found:
+            # Asked only now: it takes a while for a large inventory.
+            found = playbook_variables.check(playbook, extra, self.used(task_vars), ignored)
+        problems.extend(found)
+        if found or "app" not in playbook_variables.PLAYBOOKS[playbook]:
+            return []
+        wanted = spec.convert("list", extra.get("app") or [])
+        own = self.names(task_vars)
+        if not wanted and playbook in playbook_variables.APP_REQUIRED:
+            there = f"This host has: {', '.join(own)}" if own else "The playbook releases lists those of the host"
+            text = f"is required by the playbook {playbook}"
+            problems.append(spec.Problem("app", text, mend=f"{there}. Give -e app=NAME"))
+            return []
+        of_host = playbook in playbook_variables.OF_HOSTS
+        fleet = () if set(wanted) <= set(own) else self.fleet(task_vars)
+        chosen, found = playbook_variables.chosen(wanted, own, fleet, of_host)
+        problems.extend(found)
+        return chosen
+
+    def used(self, task_vars):
+        """Names that the inventory, and files beside the playbook, define or use."""
+        hostvars = task_vars["hostvars"]
+        variables = OfInventory(self._loader, hostvars._inventory)
+        found = set()
+        for name in task_vars["ansible_play_hosts_all"]:
+            host = hostvars._inventory.get_host(name)
+            given = variables.get_vars(host=host, task=self._task, include_hostvars=False)
+            found.update(given, playbook_variables.words(given))
+        return found
+
+    def names(self, variables):
+        """Names of the apps in fastapi_apps; what is not in order is told elsewhere."""
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        try:
+            given = variables.get(apps.APPS)
+            given = templar.template(given) if isinstance(given, str) else given
+            items = given if isinstance(given, (list, tuple)) else []
+            names = [templar.template(item.get("name")) for item in items if isinstance(item, dict)]
+        except AnsibleError:
+            return []
+        return [name for name in names if isinstance(name, str)]
+
+    def fleet(self, task_vars):
+        """Names of the apps of all hosts of the play."""
+        hosts = task_vars.get("ansible_play_hosts_all") or []
+        return {name for host in hosts for name in self.names(task_vars["hostvars"].raw_get(host))}
 
     def check_apps(self, values, task_vars, ignored, problems, warnings):
         options = apps.options()

@@ -13,7 +13,7 @@ description:
   - Tells at which points of its release an app has to wait, for tasks of the user's or for other hosts.
   - On one host, and with no hook that is a file of tasks, there is nothing to wait for, and one step.
   - On several hosts all build before one of them migrates, and only then they switch, some at a time.
-positional: _input, hosts, batch
+positional: _input, hosts, batch, wait
 options:
   _input:
     description: An element of C(gunicorn_app_apps), with its defaults filled in.
@@ -28,6 +28,10 @@ options:
     description: How many of them switch at a time, as a number or a share.
     type: str
     default: 25%
+  wait:
+    description: Whether the locks of all hosts are taken, one after the other, before one of them builds.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

@@ -176,6 +176,7 @@ NGINX_ROLE = {
     "nginx_http_extra": NGINX,
     "nginx_keepalive_timeout": to.nginx_time,
     "nginx_main_extra": NGINX,
+    "nginx_kept_sites": to.site_name,
     "nginx_packages": to.package,
     "nginx_real_ip_from": to.network,
     "nginx_real_ip_header": to.header_name,

@@ -9,9 +9,11 @@ DOCUMENTATION = r"""
 module: app_absent
 short_description: Remove a FastAPI app from a host with all that is of it
 description:
-  - Drains and stops the app; removes its units, its two accounts, C(/srv/<name>) with the shared files in it, its
-    cache, and its logs in C(/var/log/nginx). The site and the certificate are other roles'.
-  - What still runs as one of the accounts is ended. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock)
+  - Drains and stops the app; removes its units, its two accounts, C(/srv/<name>), its cache, and its logs in
+    C(/var/log/nginx). The site and the certificate are other roles'.
+  - Its shared files are kept in C(/srv/<name>.removed-<time>), for root alone, unless O(remove_data) is set. A warning tells
+    how large they are, also in check mode.
+  - What still runs as one of the accounts is ended. Units of others that run as one of them are stopped; their files stay. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock)
     and the spools of cron, at and mail is removed, so that a later account with the same uid inherits nothing.
   - What the app wrote elsewhere, and the journal, stay. A warning names paths that its unit let it write, and that it
     owns.
@@ -34,6 +36,10 @@ options:
     description: Name of the app.
     type: str
     required: true
+  remove_data:
+    description: Remove the shared files, too.
+    type: bool
+    default: false
   who:
     description: Who does it. By default the user that runs Ansible, and that host.
     type: str
@@ -57,10 +63,16 @@ removed:
   type: list
   elements: str
   sample: [shop-api@20260131T101500Z-3f9a1c0b7d2e.service, /srv/shop-api, user shop-api, user _shop-api]
+kept:
+  description: Where the shared files are kept, or would be; empty where there are none.
+  returned: always
+  type: str
+  sample: /srv/shop-api.removed-20260131T101500Z
 """
 
 import os
 import re
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import accounts
@@ -78,14 +90,15 @@ RELEASE = ID.pattern.lstrip("^").removesuffix(r"\Z")
 class App:
     """All of an app that is on the host. ReleaseError where something of that name is not an app's."""
 
-    def __init__(self, name, run):
+    def __init__(self, name, run, remove_data=False):
         self.layout = layout = Layout(name)
         self.run = run
         self.shell = Shell(run)
         accounts.refuse_removal(layout)
         self.uids = accounts.uids(layout)
         self.instances = [Instance(layout, id_, self.shell) for id_ in strangers(layout, live=None)]
-        self.paths, self.temporary, self.users = [], [], []
+        self.paths, self.temporary, self.users, self.others = [], [], [], []
+        self.kept = ""
         if accounts.is_app(layout):
             directories = [path for path in (layout.base, layout.cache) if os.path.isdir(path)]
             settings = os.path.join(KIT, name + ".json")
@@ -94,6 +107,11 @@ class App:
             private = rf"systemd-private-[0-9a-f]+-{name}@{RELEASE}\.service-\w+"
             self.temporary = [path for top in ("/tmp", "/var/tmp") for path in matching(top, private)]
             self.users = [user for user, comment in accounts.names(layout) if accounts.is_there(user, comment)]
+            self.others = accounts.units_of_others(layout, run)
+            if not remove_data and os.path.isdir(layout.shared) and os.listdir(layout.shared):
+                # Beside it, and so on the same file system. No app can have a name with a dot in it.
+                stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+                self.kept = f"{os.path.realpath(layout.base)}.removed-{stamp}"
         elif os.path.isdir(layout.base) and os.listdir(layout.base) == [os.path.basename(layout.lock)]:
             self.paths = [layout.base]  # a removal that was interrupted
 
@@ -105,8 +123,17 @@ class App:
         name = re.escape(self.layout.name)
         return matching(self.layout.logs, rf"{name}\.(?:access|error)\.log{ROTATED}")
 
+    def size(self):
+        """Of the shared files, for people."""
+        try:
+            output, code = self.shell.run(["du", "-shx", "--", self.layout.shared], "remove", "", check=False, timeout=60)
+        except ReleaseError:  # millions of files
+            return "of unknown size"
+        return output.split("\t")[0] if code == 0 else "of unknown size"
+
     def found(self):
-        return [item.service for item in self.instances] + self.paths + [f"user {user}" for user in self.users]
+        stopped = [f"{unit}, which runs as the app: it is stopped, and its file stays" for unit in self.others]
+        return [item.service for item in self.instances] + stopped + self.paths + [f"user {user}" for user in self.users]
 
     def remove(self):
         """Remove all but the app's directory itself, in which the lock is. Paths that stay though the app owns them."""
@@ -116,7 +143,13 @@ class App:
         if self.instances:
             self.shell.run(["systemctl", "daemon-reload"], "remove", "systemd cannot be reloaded")
         # Before its files: nothing is left that could change them.
+        if self.others:
+            self.shell.run(["systemctl", "stop", *self.others], "remove", "units that run as the app do not stop")
         accounts.end_processes(self.layout, self.run)
+        if self.kept:
+            os.rename(self.layout.shared, self.kept)
+            os.chown(self.kept, 0, 0)
+            os.chmod(self.kept, 0o700)
         for path in [*self.temporary, *self.paths]:
             if path != self.layout.base:
                 accounts.remove_tree(path, self.run)
@@ -143,6 +176,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
+            "remove_data": {"type": "bool", "default": False},
             "who": {"type": "str", "default": ""},
             "break_lock": {"type": "bool", "default": False},
         },
@@ -151,9 +185,16 @@ def main():
     params = module.params
     clean_environment()
     try:
-        app = App(params["name"], module.run_command)
+        app = App(params["name"], module.run_command, params["remove_data"])
         found = app.found()
-        result = {"changed": bool(found), "removed": found}
+        result = {"changed": bool(found), "removed": found, "kept": app.kept}
+        if app.kept:
+            module.warn(
+                f"{params['name']}: its shared files ({app.size()}) {'would be' if module.check_mode else 'are'} kept in "
+                f"{app.kept}, for root alone. To remove them with the app: remove_data: true."
+            )
+        elif params["remove_data"] and os.path.isdir(app.layout.shared):
+            module.warn(f"{params['name']}: its shared files ({app.size()}) are removed with it, as remove_data says.")
         result["diff"] = {"before": "".join(f"{item}\n" for item in found), "after": ""}
         if found and not module.check_mode:
             os.makedirs(app.layout.base, exist_ok=True)
@@ -164,6 +205,8 @@ def main():
                         f"{path} stays. The removed app owned it (uid {uids}), and a later account may get the same "
                         "uid: remove it, or give it to somebody else."
                     )
+                for unit in app.others:
+                    module.warn(f"{unit} ran as {params['name']}, or starts what did: it was stopped. Its file is yours to remove.")
                 remove_base(app)  # with the lock
     except ReleaseError as exc:
         text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()

@@ -98,6 +98,13 @@ options:
     type: list
     elements: str
     default: []
+  kept:
+    description:
+      - Names of what O(files[].each) no longer has. Where O(files) and O(links) of an earlier run have such a name, they stay as
+        they are.
+    type: list
+    elements: str
+    default: []
   included:
     description:
       - Patterns of paths below O(root) that nginx includes. Files there which this module does not own are foreign.
@@ -276,6 +283,7 @@ ARGUMENTS = dict(
     ),
     group=dict(type="str", default="adm"),
     absent=dict(type="list", elements="str", default=[]),
+    kept=dict(type="list", elements="str", default=[]),
     included=dict(type="list", elements="str", default=[]),
     foreign=dict(type="str", choices=["keep", "fail", "remove"], default="keep"),
     role=dict(type="str"),
@@ -310,6 +318,7 @@ class Transaction:
         wanted = self.wanted(version)
         with self.lock():
             manifest = self.recorded = tree.load_manifest(self.params["manifest"])
+            wanted = {**self.kept(wanted), **wanted}
             strange = self.strange(wanted, manifest["paths"])
             self.refuse_taken(strange & wanted.keys())
             unwanted = sorted({*manifest["paths"], *self.params["absent"]} - strange)
@@ -377,6 +386,11 @@ class Transaction:
         if len(dict(nodes)) < len(nodes):
             raise tree.TreeError("A path is given twice: " + ", ".join(sorted(path for path, _node in nodes)))
         return dict(nodes)
+
+    def kept(self, wanted):
+        """What the action plugin made paths of, as it lies there."""
+        there = {path: tree.read(os.path.join(self.root, tree.checked(path))) for path in self.params["kept"]}
+        return {path: node for path, node in there.items() if node}
 
     def strange(self, wanted, owned):
         """What lies where a file or link is to be, or is to go, and is neither ours nor Debian's."""

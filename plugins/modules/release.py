@@ -73,10 +73,25 @@ options:
     description:
       - The last thing to do. A later call in the same run of the playbook goes on from there; until then the app's lock
         keeps others out.
+      - V(lock) only takes the lock.
+      - V(resolve) only asks a git source for the revision, for O(resolved) on other hosts.
       - V(abort) gives up what this run has begun on this host, or has done if O(previous) is given.
     type: str
-    choices: [fetch, build, seal, migrate, ready, switch, done, abort]
+    choices: [resolve, lock, fetch, build, seal, migrate, ready, switch, done, abort]
     default: done
+  resolved:
+    description:
+      - RV(resolved) of another host. Where that one asked the same source for the same version, its revision is released.
+    type: dict
+    default: {}
+  lock_wait:
+    description: Seconds to wait for another run that holds the lock of the app. The output says for whom.
+    type: int
+    default: 0
+  set_up:
+    description: Whether an app that is not on the host yet may be released. Otherwise that is a failure.
+    type: bool
+    default: true
   migrate:
     description: Whether to run the commands of the hook C(migrate), or another host does it.
     type: bool
@@ -136,6 +151,10 @@ revision:
   description: Commit, digest or requirement of the source.
   returned: always
   type: str
+resolved:
+  description: What the source was asked for, as a digest, and the revision that it gave.
+  returned: when O(until=resolve) and the source is git
+  type: dict
 built:
   description: Whether the release was made, or would be; V(false) where an earlier one is the same.
   returned: always

@@ -100,7 +100,7 @@ lines:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import apps
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import apps, is_app, no_app
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.info import overview
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 
@@ -109,8 +109,11 @@ def main():
     module = AnsibleModule(
         argument_spec={"name": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
     )
+    wanted = module.params["name"]
+    if missing := [name for name in wanted if not is_app(name)]:
+        module.fail_json(msg=no_app(missing[0]))
     try:
-        found = overview(module.params["name"] or apps())
+        found = overview(wanted or apps())
     except ReleaseError as exc:
         module.fail_json(msg=exc.message)
     module.exit_json(changed=False, **found)

@@ -77,6 +77,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.files import no_app
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.lock import (
     Lock,
     describe,
@@ -124,7 +125,7 @@ def main():
     try:
         layout = Layout(module.params["name"])
         if not os.path.isdir(layout.releases):
-            raise ReleaseError("choose", f"There is no app '{layout.name}' on this host: {layout.releases} is missing.")
+            raise ReleaseError("choose", no_app(layout.name))
         lock = Lock(layout)
         changed = apply(lock, module.params, module.check_mode)
     except ReleaseError as exc:

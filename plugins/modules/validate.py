@@ -29,6 +29,24 @@ options:
       - The variables which the site playbook makes of it, such as C(nginx_sites), must then not be set.
     type: bool
     default: false
+  playbook:
+    description:
+      - The playbook of this collection whose extra variables (C(-e)) are checked. One that is like one of the playbook's, or
+        is another playbook's, is a problem, unless the inventory defines or uses it.
+    type: str
+    choices:
+      - site
+      - deploy
+      - rollback
+      - releases
+      - lock
+      - unlock
+      - maintenance
+      - troubleshoot
+      - deploy_version
+      - certificates
+      - harden
+      - watch
 attributes:
   check_mode:
     description: Does the same in check mode, since it changes nothing.
@@ -45,6 +63,10 @@ EXAMPLES = r"""
   daoman.fastapi.validate:
     role: nginx
 
+- name: Validate | What was given with -e is in order
+  daoman.fastapi.validate:
+    playbook: rollback
+
 - name: Validate | The apps of the site are in order
   daoman.fastapi.validate:
     apps: true
@@ -52,6 +74,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+apps:
+  description: Names of the apps of this host that the playbook is about, those of C(-e app=NAME) or all.
+  returned: when O(playbook) is given
+  type: list
+  elements: str
+  sample: [shop, blog]
 msg:
   description: That all is in order, or all the problems, one on each line.
   returned: always

@@ -55,5 +55,6 @@ class ByWhom(ActionBase):
         if is_over(answer.pop("locked_by_run", "")):
             arguments["break_lock"] = True
             answer = self._execute_module(self._task.resolved_action, module_args=arguments, task_vars=task_vars)
+        answer.pop("locked_by", None)
         result.update(answer)
         return result

@@ -16,7 +16,7 @@ grep -rlw {APP} /etc --exclude '*-' || true
 def test_an_absent_app_leaves_nothing(fleet, all_users):
     all_users.go()
     fleet.reset()
-    fleet.deployed(playbook="site", state="absent")
+    fleet.deployed(playbook="site", state="absent", remove_data=True)
     for host in fleet.hosts:
         assert host.run(LEFT, check=False) == ""
         assert host.run("nginx -t 2>&1 | tail -n 1").endswith("test is successful")

@@ -300,6 +300,70 @@ def test_a_removal_that_was_interrupted_is_finished(host, app):
     assert app() == [f"{host.root}/srv/shop"]
 
 
+@pytest.fixture
+def removed(host, monkeypatch):
+    """An app with shared files, removed by a real rm; what systemd would do is noted."""
+    monkeypatch.setattr(app_absent, "Layout", lambda name: Layout(name, root=str(host.root)))
+    host.app()
+    host.make("srv/shop/shared/media/cat.png", "x")
+
+    def commands(command, **options):
+        return run(command) if command[0] == "rm" else host.run(command)
+
+    def remove(remove_data=False):
+        app = app_absent.App("shop", commands, remove_data)
+        app.remove()
+        app_absent.remove_base(app)
+        return app.kept
+
+    return remove
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_shared_files_are_kept_beside_for_root_alone(host, removed):
+    os.chown(host.root / "srv/shop/shared", 998, 998)
+    kept = removed()
+    assert Path(kept).parent == host.root / "srv" and Path(kept).name.startswith("shop.removed-")
+    assert (Path(kept) / "media/cat.png").read_text() == "x"
+    status = os.stat(kept)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o700)
+    assert os.listdir(host.root / "srv") == [Path(kept).name]
+
+
+def test_shared_files_go_where_that_is_asked_for(host, removed):
+    assert removed(remove_data=True) == ""
+    assert os.listdir(host.root / "srv") == []
+
+
+def test_nothing_is_kept_of_an_app_without_shared_files(host, removed):
+    (host.root / "srv/shop/shared/media/cat.png").unlink()
+    (host.root / "srv/shop/shared/media").rmdir()
+    assert removed() == ""
+
+
+UNITS = {
+    "/system.slice/backup.service": ("backup.service", "User=shop\nTriggeredBy=backup.timer\n"),
+    "/system.slice/by-number.service": ("by-number.service", "User=998\nTriggeredBy=\n"),
+    "/system.slice/cron.service": ("cron.service", "User=\nTriggeredBy=\n"),
+    f"/system.slice/system-shop.slice/shop@{ID}.service": (f"shop@{ID}.service", "User=shop\n"),
+    "/user.slice/user-0.slice/session-1.scope": ("session-1.scope", ""),
+}
+
+
+def test_units_of_others_that_run_as_the_app_are_named_and_stopped(host, app, monkeypatch):
+    host.app()
+    groups = dict(enumerate(UNITS))
+    monkeypatch.setattr(accounts, "_processes", lambda uids: {pid: "x" for pid in groups} if uids else {})
+    monkeypatch.setattr(accounts, "_group_of", lambda pid: f"0::{groups[pid]}\n")
+    shown = dict(UNITS.values())
+
+    def systemctl(command, **options):
+        return (0, shown[command[-1]], "") if "show" in command else host.run(command)
+
+    found = accounts.units_of_others(host.layout(), systemctl)
+    assert found == ["backup.service", "backup.timer", "by-number.service"]
+
+
 # -- on this host -----------------------------------------------------------------------------------------------------
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")

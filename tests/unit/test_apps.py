@@ -10,7 +10,6 @@ import copy
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.daoman.fastapi.plugins.filter.gunicorn_apps import FilterModule
-from ansible_collections.daoman.fastapi.plugins.filter.one_app import one_app
 from ansible_collections.daoman.fastapi.plugins.module_utils import apps, rules, spec
 
 MINIMAL = {"name": "shop", "domain": "shop.example.com", "source": "/src/shop", "app": "app.main:app"}
@@ -159,19 +158,6 @@ def test_a_filter_lists_all_problems():
 def test_what_is_no_list_of_apps_is_refused(value):
     with pytest.raises(apps.AppsError, match="fastapi_apps"):
         apps.nginx_sites(value)
-
-
-def test_the_only_app_need_not_be_named():
-    assert one_app([{"name": "shop"}]) == "shop"
-    assert one_app([{"name": "shop"}, {"name": "blog"}], "blog") == "blog"
-    # Gone from the inventory, still on the hosts.
-    assert one_app([], "shop") == "shop"
-
-
-@pytest.mark.parametrize(("apps", "words"), [([], "fastapi_apps is empty"), (["shop", "blog"], "one of shop, blog")])
-def test_a_choice_between_apps_is_not_made_for_the_user(apps, words):
-    with pytest.raises(AnsibleFilterError, match=words):
-        one_app([{"name": name} for name in apps])
 
 
 @pytest.mark.parametrize("directory, served", [

@@ -251,6 +251,7 @@ MONITORING = {
 }
 NGINX = {
     "nginx_sites": [NGINX_SITE],
+    "nginx_kept_sites": ["site-b"],
     "nginx_packages": ["nginx-a"],
     "nginx_worker_processes": "3",
     "nginx_worker_connections": 4097,

@@ -87,7 +87,7 @@ def test_an_app_that_cannot_be_looked_at_is_named(monkeypatch):
 
     monkeypatch.setattr(facts, "_app", one)
     monkeypatch.setattr(facts, "COLLECTORS", {"apps": facts.apps, "clock": lambda _host: {"future": []}})
-    found = facts.gather(SimpleNamespace(apps=[{"name": "alpha"}, {"name": "beta"}]))
+    found = facts.gather(SimpleNamespace(deep=False, apps=[{"name": "alpha"}, {"name": "beta"}]))
     assert found == {"apps": [{"name": "beta"}], "clock": {"future": []}, "failed": {"app alpha": "KeyError: 'x'"}}
 
 

@@ -50,7 +50,7 @@ class Host:
         binary = folder / "sbin-nginx"
         binary.touch(0o755)
         self.params = {
-            "files": [], "links": [], "absent": ["sites-enabled/default"], "included": [], "foreign": "keep",
+            "files": [], "links": [], "absent": ["sites-enabled/default"], "kept": [], "included": [], "foreign": "keep",
             "group": "",
             "root": str(self.root),
             "manifest": str(folder / "state" / "manifest.json"), "binary": str(binary), "service": "nginx",
@@ -240,6 +240,17 @@ def test_files_of_a_site_that_is_gone_are_removed(host):
     (host.root / "sites" / "mine.conf").write_text("mine")
     host.run(nginx="new")
     assert sorted(os.listdir(host.root / "sites")) == ["mine.conf"]
+
+
+def test_files_of_a_site_that_is_kept_stay_and_go_later(host):
+    host.run(nginx="new", sites__shop="shop")
+    host.params["kept"] = ["sites/shop.conf", "sites/of-no-earlier-run.conf"]
+    for _run in range(2):
+        assert host.run(nginx="new")["changed"] is False
+    assert (host.root / "sites/shop.conf").read_text() == "shop"
+    host.params["kept"] = []
+    assert host.run(nginx="new")["changed"] is True
+    assert os.listdir(host.root / "sites") == []
 
 
 def test_a_refused_tree_changes_nothing(host, either_way):

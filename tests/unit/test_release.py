@@ -252,6 +252,13 @@ def test_only_the_one_step_of_a_fleet_migrates():
     ]
 
 
+def test_a_fleet_that_waits_takes_all_locks_first():
+    app = {"release": {"hooks": {hook: [] for _stage, hook in release.POINTS}}}
+    assert [step["until"] for step in release.steps(app, ["a", "b"], wait=True)][:2] == ["lock", "seal"]
+    assert [step["until"] for step in release.steps(app, ["a", "b"])][0] == "seal"
+    assert [step["until"] for step in release.steps(app, ["a"], wait=True)] == ["done"]
+
+
 @pytest.mark.parametrize("batch, count, size", [("1", 9, 1), ("3", 9, 3), ("25%", 9, 2), ("25%", 2, 1), ("100%", 7, 7)])
 def test_a_batch_is_a_number_or_a_share(batch, count, size):
     assert release.batch_size(batch, count) == size

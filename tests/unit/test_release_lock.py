@@ -11,6 +11,7 @@ import os
 import pwd
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -292,3 +293,68 @@ def test_a_run_is_away_for_as_long_as_it_is_whatever_the_clock_says(layout, monk
     started = release_lock.uptime() + release_lock.AWAY + 1
     monkeypatch.setattr(release_lock, "uptime", lambda: started)
     assert is_stale(found)
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(release_lock, "LOOK", 0.01)
+
+
+def taken(layout, run="run-2"):
+    with Lock(layout).taken(run, "you@there", "other"):
+        return "done"
+
+
+def test_a_second_run_waits_for_the_first_and_says_for_whom(layout, quick):
+    said = []
+    with Lock(layout).taken(*ME) as lock:
+        lock.note(away=now())  # goes on in another process, as a run in steps does
+    ending = threading.Timer(0.2, lambda: os.truncate(layout.lock, 0))
+    ending.start()
+    begun = time.monotonic()
+    assert release_lock.patiently(Lock(layout), 30, lambda: taken(layout), said.append) == "done"
+    assert 0.1 < time.monotonic() - begun < 5
+    assert len(said) == 1 and said[0].startswith("me@here since 20") and "for: deploy of v1" in said[0]
+
+
+def test_the_waiting_has_an_end_and_says_its_option(layout, quick):
+    with Lock(layout).taken(*ME) as lock:
+        lock.note(away=now())
+    with pytest.raises(ReleaseError, match="locked by me@here") as error:
+        release_lock.patiently(Lock(layout), 0.1, lambda: taken(layout), lambda holder: None)
+    assert error.value.message.endswith("It was waited for 0.1 s (lock_wait).")
+
+
+def test_nobody_waits_unless_asked_to_and_for_other_failures(layout):
+    def fail():
+        raise ReleaseError("build", "x")
+
+    for seconds, work in ((0, lambda: taken(layout)), (30, fail)):
+        with (
+            Lock(layout).taken(*ME),
+            pytest.raises(ReleaseError),
+        ):
+            release_lock.patiently(Lock(layout), seconds, work, lambda holder: pytest.fail("it waits"))
+
+
+def test_two_that_wait_come_one_after_the_other(layout, quick):
+    order = []
+
+    def work(name):
+        with Lock(layout).taken(name, name, "x"):
+            order.append(f"{name} begins")
+            time.sleep(0.05)
+            order.append(f"{name} ends")
+
+    def wait(name):
+        release_lock.patiently(Lock(layout), 30, lambda: work(name), lambda holder: None)
+
+    threads = [threading.Thread(target=wait, args=[name]) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [line.split()[1] for line in order] == ["begins", "ends"] * 3

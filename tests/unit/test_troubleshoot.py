@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fastapi_doctor import judge_apps, judge_nginx, judge_system, parse, report
+from fastapi_doctor import judge_apps, judge_nginx, judge_orphans, judge_system, parse, report
 from fastapi_doctor.finding import CRITICAL, Finding, exit_code
 from fastapi_doctor.host import DEFAULTS
 from fastapi_doctor.show import duration, size
@@ -501,13 +501,15 @@ def healthy():
             },
             "firewall": {"there": True, "closed": []},
             "dns": {"shop.example.com": ["192.0.2.1"]},
+            "orphans": {"recorded": ["shop"], "apps": ["shop"], "units": [], "accounts": [], "maintenance": []},
             "failed": {},
         }
     )
 
 
 def diagnose(facts):
-    return [finding for judge in (judge_apps, judge_nginx, judge_system) for finding in judge.judge(facts, LIMITS)]
+    judges = (judge_apps, judge_nginx, judge_system, judge_orphans)
+    return [finding for judge in judges for finding in judge.judge(facts, LIMITS)]
 
 
 def put(path, value):
@@ -627,6 +629,10 @@ FAULTS = [
     (put("dns/shop.example.com", ["198.51.100.7"]), "dns-elsewhere"),
     (put("firewall/closed", [443]), "firewall-closed"),
     (put("failed", {"dns": "it was not done"}), "not-examined"),
+    (put("orphans/recorded", []), "orphaned-app"),
+    (put("orphans/units", [f"gone@{ID}.service"]), "orphaned-unit"),
+    (put("orphans/accounts", ["_gone"]), "orphaned-account"),
+    (put("orphans/maintenance", [{"site": "shop", "seconds": 7200}]), "maintenance-on"),
 ]
 
 

@@ -159,7 +159,7 @@ def test_a_task_that_fails_after_the_switch_sends_users_back(host, tiny, tmp_pat
     tiny.deployed()
     out = tiny.refused(env={"SMOKE": "1"}, release={"hooks": {"after_switch": [str(tasks)]}})
     assert "it smokes" in out
-    assert "tiny was not released" in out
+    assert "tiny: not released on any host of this play" in out
     assert list(releases(host).values())[-1] == "failed"
     assert host.file("/srv/tiny/.lock").size == 0
 

@@ -324,6 +324,29 @@ def end_processes(layout, run):
     _end(found)
 
 
+def units_of_others(layout, run):
+    """Units that run as an account of the app and are not its own, with those that start them: an operator's, for example.
+
+    systemd would start them again as often as their processes were ended.
+    """
+    found = set()
+    for pid in _processes(uids(layout)):
+        unit = _group_of(pid).strip().rpartition("/")[2]
+        if not unit.endswith(".service") or unit.startswith((f"{layout.name}@", "user@")):
+            continue
+        code, out, _err = run(["systemctl", "show", "--property=User,TriggeredBy", "--", unit])
+        facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        # What only has a process of the account in it, as cron has, is left alone.
+        if code == 0 and facts.get("User") in {word for name, _ in names(layout) for word in (name, _uid_of(name))}:
+            found.update([unit, *facts.get("TriggeredBy", "").split()])
+    return sorted(found)
+
+
+def _uid_of(name):
+    account = _account(name)
+    return str(account.pw_uid) if account else None
+
+
 def end_builds(layout, spared):
     """End all that runs as the build account, but in a unit whose control group has `spared` in its name."""
     _end([_account(layout.build_account).pw_uid], spared)

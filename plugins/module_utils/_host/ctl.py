@@ -17,7 +17,7 @@ import sys
 from . import kit
 from .cutover import failure_text
 from .deploy import Deploy
-from .files import apps, is_app
+from .files import apps, is_app, no_app
 from .info import overview
 from .lock import BREAK
 from .order import AGAIN
@@ -57,7 +57,9 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, again=False, rebuild=False, kept=kit.KIT):
+def settings_for(
+    app, version, who, reason="", break_lock=False, again=False, rebuild=False, lock_wait=0, kept=kit.KIT
+):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -95,6 +97,7 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, re
         "break_lock": break_lock,
         "release_again": again,
         "rebuild": rebuild,
+        "lock_wait": lock_wait,
         "release": "",
         "previous": "",
         "upload": "",
@@ -102,15 +105,21 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, re
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False, again=False, rebuild=False):
+def deploy(app, version, who, reason="", break_lock=False, again=False, rebuild=False, lock_wait=0):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock, again, rebuild)
-    return carry_out(lambda: Deploy(settings, run_command))
+    settings = settings_for(app, version, who, reason, break_lock, again, rebuild, lock_wait)
+
+    def make():
+        work = Deploy(settings, run_command)
+        work.on_wait = lambda text: print(safe(text), file=sys.stderr, flush=True)
+        return work
+
+    return carry_out(make)
 
 
 def rollback(app, release, who, reason="", break_lock=False):
     if not is_app(app):
-        raise Refused(f"there is no app '{app}' on this host")
+        raise Refused(no_app(app).rstrip("."))
     params = {"name": app, "release": release, "reason": reason, "break_lock": break_lock}
     params["who"] = f"{who}@{socket.gethostname()}"
     return carry_out(lambda: Rollback(params, run_command))
@@ -180,6 +189,9 @@ def parser():
     made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
     made.add_argument("--rebuild", action="store_true", help="make the release anew, also where it is there")
     changing(made)
+    made.add_argument(
+        "--lock-wait", type=int, default=0, metavar="SECONDS", help="wait for another run that holds the lock of the app"
+    )
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
         "release",
@@ -215,12 +227,19 @@ def main(arguments=None):
 def run(options):
     if options.command == "releases":
         if options.app and not is_app(options.app):
-            raise Refused(f"there is no app '{options.app}' on this host")
+            raise Refused(no_app(options.app).rstrip("."))
         print("\n".join(overview([options.app] if options.app else apps())["lines"]))
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common, again=options.again, rebuild=options.rebuild)
+        return deploy(
+            options.app,
+            options.version,
+            **common,
+            again=options.again,
+            rebuild=options.rebuild,
+            lock_wait=options.lock_wait,
+        )
     if options.command == "tidy":
         return tidy(options.app, **common)
     return rollback(options.app, options.release, **common)

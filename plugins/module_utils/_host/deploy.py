@@ -17,7 +17,7 @@ from . import accounts, history, intact, preload, upkeep
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
-from .lock import is_stale, now
+from .lock import is_stale, now, patiently
 from .order import AGAIN, Order, held_by, named
 from .redact import redact_url
 from .release import (
@@ -31,6 +31,7 @@ from .release import (
     read_text,
     release_files,
     release_id,
+    sha256,
 )
 from .shell import Shell, clean_environment, let_read, make_directory, write_file
 from .source import Source
@@ -39,7 +40,7 @@ from .systemd import env_file, exposure, verify
 from .tree import Modes, open_below, remove, replace_by_link, take_over
 
 # What a deploy goes through. A run may stop after any of them, and go on in another call of the module.
-STAGES = ("fetch", "build", "seal", "migrate", "ready", "switch", "done")
+STAGES = ("lock", "fetch", "build", "seal", "migrate", "ready", "switch", "done")
 # Modes of parts of a release that hold its configuration.
 CLOSED = {"gunicorn.conf.py": 0o640, "start.sh": 0o750, "lib": 0o750, "systemd": 0o700}
 # Seconds that a check has to say where it was when its time was over.
@@ -87,17 +88,28 @@ class Deploy:
         self.result = {"changed": False, "release": "", "previous": "", "revision": "", "built": False}
         # What is wrong with the live release, and cannot be put right in its place.
         self.damage = []
+        # Told who is waited for, on a host itself.
+        self.on_wait = None
         # The release in the making, the one that it follows, and what it is made of.
         self.id = self.previous = self.data = None
         # That of a hold is the one that serves.
         self.version = params["version"]
 
     def run(self):
+        patiently(self.lock, self.params.get("lock_wait", 0), self._run, self._waits)
+
+    def _waits(self, holder):
+        text = f"{self.layout.name}: waits for {holder}, for at most {self.params['lock_wait']} s."
+        (self.on_wait or self.cutover.warnings.append)(text)
+
+    def _run(self):
         live = self._live()
         self.result.update(release=live or "", previous=live or "")
         pending = self.lock.pending(self.params["run"])
         if self.params["until"] == "abort":
             self._abort(live, pending)
+        elif self.params["until"] == "resolve":
+            self._resolve()
         elif pending:
             self._go_on(pending)
         else:
@@ -107,10 +119,31 @@ class Deploy:
         if self.params["until"] == "done" and release_kit.save(self.prepared, self.check):
             self.result["changed"] = True
 
-    def _begin(self, live):
+    def _prepare(self):
         accounts.refuse_foreign(self.layout)
+        if not self.params.get("set_up", True) and not accounts.is_app(self.layout):
+            raise ReleaseError(
+                "choose",
+                "it was never set up on this host. The playbook deploy only releases: run daoman.fastapi.site once, which "
+                "also makes its site and certificate.",
+            )
         if not self.check:
             self._directories()
+
+    def _resolve(self):
+        """Ask the source for the revision on behalf of other hosts."""
+        if self.source.type == "git":
+            self._prepare()
+            revision = self._revision()
+            if revision != "unknown":
+                self.result["resolved"] = {"asked": self._asked(), "revision": revision}
+
+    def _asked(self):
+        """The same for two hosts that ask the same source for the same version. It has a token in it perhaps."""
+        return sha256(json.dumps([self.params["source"], self.params["version"]]))
+
+    def _begin(self, live):
+        self._prepare()
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
         manifest = self.layout.manifest(live) if live else None
@@ -127,8 +160,7 @@ class Deploy:
             self.result["diff"] = self._diff(live, manifest)
         if self.check:
             return
-        if not reusable and self.source.is_local and not self.params["upload"]:
-            self.result["need_upload"] = True
+        if not reusable and self._needs_upload():
             return
         with self._locked():
             live = self._judge_left(live, wanted)
@@ -247,7 +279,15 @@ class Deploy:
             and not is_stale(self.lock.read())
         )
 
+    def _needs_upload(self):
+        needed = self.source.is_local and not self.params["upload"] and self.params["until"] != "lock"
+        if needed:
+            self.result["need_upload"] = True
+        return needed
+
     def _go_on(self, pending):
+        if pending["stage"] == "lock" and self._needs_upload():
+            return
         self.id, self.previous, self.data = pending["release"], pending["previous"] or None, pending["data"]
         self.version = pending.get("version", self.version)
         self.cutover.facts.update(pending["facts"])
@@ -306,6 +346,10 @@ class Deploy:
     # what is wanted
 
     def _revision(self):
+        resolved = self.params.get("resolved") or {}
+        if resolved.get("asked") == self._asked():
+            self.result["revision"] = resolved["revision"]
+            return resolved["revision"]
         if self.source.type == "git" and self.check and not self._can_resolve():
             self.cutover.warnings.append(
                 f"The revision of {redact_url(self.source.location)} is not known: git or the app's build account "

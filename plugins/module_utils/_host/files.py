@@ -117,5 +117,11 @@ def apps(root="/"):
     return sorted(name for name in names if is_app(name, root))
 
 
+def no_app(name, known=None):
+    """That there is no such app on this host, and which there are."""
+    known = apps() if known is None else known
+    return f"there is no app '{name}' on this host. There are: {', '.join(known) or 'none'}."
+
+
 def is_release(name):
     return ID.match(name) is not None and not name.endswith("\n")

@@ -42,6 +42,8 @@ SHAPE = {
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 # Seconds for which a run may be away between two of its steps, while tasks of the user's own run on the controller.
 AWAY = 3600
+# Seconds between two looks at a lock that is waited for.
+LOOK = 0.5
 BREAK = "To end it and go on with this run, give -e break_lock=true."
 # Held for the moment in which a lock file is replaced. Only root can make files in /run.
 RENEWAL = "/run/fastapi-lock"
@@ -112,11 +114,37 @@ class Locked(ReleaseError):
     def __init__(self, message, found):
         super().__init__("lock", message)
         self.run = str(found.get("run", "")) if found.get("away") else ""
+        self.holder = describe(found)
 
 
 def locked(exc):
     """What a module returns of a lock that kept it out, for the controller to look whether that run still goes on."""
-    return {"locked_by_run": exc.run} if isinstance(exc, Locked) and exc.run else {}
+    return {"locked_by_run": exc.run, "locked_by": exc.holder} if isinstance(exc, Locked) else {}
+
+
+def patiently(lock, seconds, work, say):
+    """Do the work; where another run holds the lock, when it lets go, and for that many seconds at most.
+
+    :arg work: called again from its beginning, for what serves may be another release then
+    :arg say: called once with the holder, before the waiting
+    """
+    begun = time.monotonic()
+    told = False
+    while True:
+        try:
+            return work()
+        except ReleaseError as exc:
+            left = begun + seconds - time.monotonic()
+            if exc.phase != "lock" or not seconds:
+                raise
+            if left <= 0:
+                exc.message = f"{exc.message} It was waited for {seconds} s (lock_wait)."
+                raise
+            if isinstance(exc, Locked) and not told:
+                say(exc.holder)
+                told = True
+        while time.monotonic() < begun + seconds and not lock.is_open():
+            time.sleep(LOOK)
 
 
 class Lock:
@@ -161,6 +189,11 @@ class Lock:
             except OSError:
                 return False
         return True
+
+    def is_open(self):
+        """Whether a run could take it now."""
+        found = self.read()
+        return self.is_free() and (not found or is_stale(found))
 
     def pending(self, run):
         """What an earlier step of the same run left here, or nothing."""
@@ -229,7 +262,7 @@ class Lock:
             stream.close()
             found = self.read()
             if not break_lock or time.monotonic() > deadline:
-                raise ReleaseError("lock", f"another run is changing it: {describe(found)}. {BREAK}")
+                raise Locked(f"another run is changing it: {describe(found)}. {BREAK}", found)
             if has_open(found.get("pid"), status):
                 kill_tree(found["pid"])
             time.sleep(0.05)

@@ -103,7 +103,7 @@ POINTS = (
 )
 
 
-def steps(app, hosts, batch="25%"):
+def steps(app, hosts, batch="25%", wait=False):
     """The steps of a release on several hosts, or with hooks that are files of tasks; one step where nothing waits."""
     hooks = app["release"]["hooks"]
     waits = [stage for stage, hook in POINTS if any(map(is_task_file, hooks[hook]))]
@@ -116,9 +116,11 @@ def steps(app, hosts, batch="25%"):
     built = [step("seal")] if several else []
     migrate = [step("migrate", once=several)] if "migrate" in waits or (several and hooks["migrate"]) else []
     after = [stage for stage in waits if stage in {"ready", "switch"}] + ["done"]
+    # All locks before anything is built.
+    locks = [step("lock")] if several and wait else []
     size = batch_size(batch, len(hosts))
     batches = [hosts[first : first + size] for first in range(0, len(hosts), size)] if several else [()]
-    return [*before, *built, *migrate, *(step(stage, chosen) for chosen in batches for stage in after)]
+    return [*locks, *before, *built, *migrate, *(step(stage, chosen) for chosen in batches for stage in after)]
 
 
 def batch_size(batch, count):

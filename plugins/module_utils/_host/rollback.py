@@ -9,6 +9,7 @@ import os
 
 from . import intact, upkeep
 from .cutover import Cutover, serve_settings
+from .files import no_app
 from .order import AGAIN, Order, named
 from .release import Layout, ReleaseError
 from .shell import Shell, clean_environment
@@ -30,7 +31,7 @@ class Rollback:
     def run(self):
         layout = self.layout
         if not os.path.isdir(layout.releases):
-            raise ReleaseError("choose", f"there is no app of this name on the host: {layout.releases} is missing.")
+            raise ReleaseError("choose", no_app(layout.name))
         live = layout.live_id() or self._lead_back()
         releases = layout.releases_by_age()
         target = Order(layout).target(releases, self.params["release"])

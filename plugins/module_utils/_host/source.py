@@ -91,8 +91,21 @@ class Source:
         os.unlink(self.upload)
         return path
 
+    def _refuse_missing(self):
+        """Git needs programs of Debian packages, which the playbook site installs by the sources of the apps."""
+        ssh = "ssh" if ssh_host(self.url) else None
+        for program, package in (("git", "git"), (ssh, "openssh-client")):
+            if program and not shutil.which(program):
+                raise ReleaseError(
+                    "fetch",
+                    f"the source {redact_url(self.location)} needs the program {program}, which is not on this host. "
+                    f"daoman.fastapi.site installs it; or: apt-get install {package}",
+                )
+
     def _program(self, job, message, writable=(), label=""):
         git = self.type == "git"
+        if git:
+            self._refuse_missing()
         files = git_files(self, self.shell) if git else {}
         env = {"HOME": self.layout.scratch, "TMPDIR": self.layout.scratch, "GIT_TERMINAL_PROMPT": "0", **self.env}
         if git:

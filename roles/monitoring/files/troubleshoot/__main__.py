@@ -11,7 +11,9 @@ import sys
 # Isolated (-I), Python looks beside this program only; the host's own package lies beside its directory.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from fastapi_doctor import facts, judge_apps, judge_nginx, judge_system, report
+from fastapi_host.files import apps, no_app
+
+from fastapi_doctor import facts, judge_apps, judge_nginx, judge_orphans, judge_system, report
 from fastapi_doctor.finding import FAILED, exit_code
 from fastapi_doctor.host import Host
 
@@ -36,6 +38,9 @@ def arguments():
     parser.add_argument(
         "--deep", action="store_true", help="read all files of the live releases too, which takes a minute or two"
     )
+    parser.add_argument(
+        "--app", action="append", default=[], metavar="NAME", help="leave out what is about other apps only"
+    )
     parser.add_argument("--config", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--no-colour", action="store_true", help="no colours, as when the output is no terminal")
     return parser.parse_args()
@@ -48,11 +53,18 @@ def main():
             "troubleshoot.sh: run it as root: sockets, keys and the journal can be read by root only", file=sys.stderr
         )
         return FAILED
+    known = apps()
+    if unknown := sorted(set(args.app) - set(known)):
+        print(f"troubleshoot.sh: {no_app(unknown[0], known)}", file=sys.stderr)
+        return FAILED
     host = Host(args.window, *([args.config] if args.config else []), deep=args.deep)
     found = facts.gather(host)
     findings = [
-        finding for judge in (judge_apps, judge_nginx, judge_system) for finding in judge.judge(found, host.thresholds)
+        finding for judge in (judge_apps, judge_nginx, judge_system, judge_orphans) for finding in judge.judge(found, host.thresholds)
     ]
+    if args.app:
+        others = {item["name"] for item in (*host.apps, *host.sites)} - set(args.app)
+        findings = [finding for finding in findings if finding.subject.partition("@")[0] not in others]
     code, redact = exit_code(findings), host.redactor()
     if args.json:
         print(json.dumps(report.as_json(found, findings, code, redact), indent=1))

@@ -35,6 +35,7 @@ from fastapi_host.release import ID, Layout
 
 from fastapi_doctor import parse
 from fastapi_doctor.host import read, run, side_by_side, tail
+from fastapi_doctor.judge_orphans import orphans
 
 # Seconds for all of them; what asks the network gives up before.
 DEADLINE = 8.0
@@ -802,4 +803,5 @@ COLLECTORS = {
     "network": network,
     "firewall": firewall,
     "dns": dns,
+    "orphans": orphans,
 }
