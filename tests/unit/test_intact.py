@@ -51,8 +51,10 @@ def make_release(layout, id_, venv, listed=True):
     os.symlink(os.path.relpath(venv, top), os.path.join(top, "venv"))
     if listed:
         intact.seal(layout, id_)
-    inputs = {"files": {path: sha256(text) for path, text in TEXTS.items()}}
-    put(os.path.join(top, "manifest.json"), json.dumps({"inputs": inputs, "digest": digest(inputs)}))
+    files = {path: sha256(text) for path, text in TEXTS.items()}
+    inputs = {"source": {"revision": "1"}, "files": files}
+    manifest = {"id": id_, "created": "", "by": "", "version": "", "inputs": inputs, "digest": digest(inputs)}
+    put(os.path.join(top, "manifest.json"), json.dumps(manifest))
     return top
 
 

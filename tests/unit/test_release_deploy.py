@@ -42,6 +42,7 @@ def deploy(tmp_path, monkeypatch):
     made.source = SimpleNamespace(type="git", is_local=False, revision=lambda: COMMIT, location="")
     made.cutover = SimpleNamespace(warnings=[], facts={}, phases={}, outcome=dict, repair=lambda live: None)
     made.previous = made.data = made.id = made.on_wait = None
+    made.version = "main"
     monkeypatch.setattr(made, "_directories", lambda: None)
     monkeypatch.setattr(accounts, "refuse_foreign", lambda layout: None)
     return made

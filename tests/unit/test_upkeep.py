@@ -29,7 +29,11 @@ def layout(tmp_path, monkeypatch):
         os.makedirs(path)
     for id_ in (OLD, LIVE):
         os.makedirs(layout.release(id_, "systemd"))
-        manifest = {"inputs": {"socket_group": "web"}, "serve": {"domain": "a", "health": {"readiness": "/"}}}
+        manifest = {
+            "inputs": {"source": {"revision": "1"}, "socket_group": "web"},
+            "serve": {"domain": "a", "health": {"readiness": "/"}},
+            **{"id": id_, "digest": "", "created": "", "by": "", "version": ""},
+        }
         for path, text in (("manifest.json", json.dumps(manifest)), ("systemd/socket", "[Socket]\nSocketMode=0660\n")):
             with open(layout.release(id_, path), "w", encoding="utf-8") as stream:
                 stream.write(text)
