@@ -138,6 +138,7 @@ class ActionModule(ActionBase):
             "until": arguments.get("until", "done"),
             "migrate": boolean(arguments.get("migrate", True)),
             "break_lock": boolean(arguments.get("break_lock", False)),
+            "forget_secrets": boolean(arguments.get("forget_secrets", False)),
             "release_again": boolean(arguments.get("release_again", False)),
             "release": arguments.get("release", ""),
             "previous": arguments.get("previous", ""),

@@ -24,6 +24,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host import (
     accounts,
     cutover,
     deploy,
+    environment,
     order,
     rollback,
     shell,
@@ -84,7 +85,7 @@ class World:
             "build_hooks": {}, "server_requirements": [], "socket_group": "www-data", "python": "3.13",
             "units": {"service": "", "socket": ""}, "keep": self.keep, "guard": GUARD, "migrate": True,
             "domain": "shop.example.com", "health": {}, "hook_timeout": 5, "timeout_start": 5, "timeout_stop": 5,
-            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", **more,
+            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", "forget_secrets": False, **more,
         }  # fmt: skip
 
 
@@ -158,6 +159,23 @@ class Units:
         self.world.effect()
 
 
+class Shell:
+    """Runs what root runs, which is cp alone."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def run(self, argv, *_arguments):
+        self.world.effect()
+        *parts, target = argv[argv.index("--") + 1 :]
+        for part in parts:
+            there = os.path.join(target, os.path.basename(part))
+            if os.path.islink(part) or not os.path.isdir(part):
+                shutil.copy2(part, there, follow_symlinks=False)
+            else:
+                shutil.copytree(part, there, symlinks=True)
+
+
 class Git:
     type, location, login, is_local = "git", "git@host:shop", "", False
 
@@ -204,6 +222,8 @@ def world(monkeypatch):
     monkeypatch.setattr(cutover, "Cage", lambda *arguments: Units(made.now, *arguments))
     monkeypatch.setattr(cutover.Cutover, "guard", lambda self, id_, *_rest: watched(made.now, id_))
     monkeypatch.setattr(cutover.Cutover, "evidence", lambda self, _guard: (seen(made.now, self.layout.live_id()), ""))
+    monkeypatch.setattr(rollback, "Shell", lambda _run: Shell(made.now))
+    monkeypatch.setattr(environment.kit, "load", lambda _app: (None, ""))
     monkeypatch.setattr(deploy, "Source", lambda *_arguments: Git(made.now))
     monkeypatch.setattr(deploy, "python_name", lambda _python: "python3.13")
     monkeypatch.setattr(deploy, "grp", SimpleNamespace(getgrnam=lambda _name: SimpleNamespace(gr_gid=os.getgid())))
@@ -214,7 +234,7 @@ def world(monkeypatch):
         monkeypatch.setattr(deploy.Deploy, name, lambda *_arguments, instead=instead: instead)
     monkeypatch.setattr(deploy.Deploy, "_fetch", fetch)
     monkeypatch.setattr(deploy.Deploy, "_build", build)
-    for module in (cutover, order):
+    for module in (cutover, order, environment):
         effect_before(module, "write_file")
     effect_before(deploy, "write_file", "disk")
     effect_before(cutover, "append")
@@ -282,15 +302,15 @@ class Model:
         self.way = [each for each in self.way if each != key] + [key]
         self.refused.discard(key)
 
-    def rolled_back(self, key):
+    def rolled_back(self, key, instead_of=None):
         left = self.live
         self.held = [held for held in self.held if held not in {key, left}]
         if left not in {key, None}:
             self.held.append(left)
-        if key in self.way:
-            self.way = self.way[: self.way.index(key) + 1]
+        if (instead_of or key) in self.way:
+            self.way = [each for each in self.way[: self.way.index(instead_of or key)] if each != key] + [key]
         else:
-            self.way.append(key)
+            self.way = [each for each in self.way if each != key] + [key]
         self.refused.discard(key)
 
 
@@ -398,14 +418,14 @@ class Walk:
         base.refused = self.model.refused | {self.model.live}
         return base
 
-    def killed(self, base, before, key, switched=False):
+    def killed(self, base, before, key, switched=False, instead_of=None):
         """A run was killed. What serves tells whether it had switched; of what it was about, states tell the rest."""
         was, self.model = base, copy.deepcopy(base)
         if switched:
             if self.log[-1][0] == "deploy":
                 self.model.deployed(key)
             else:
-                self.model.rolled_back(key)
+                self.model.rolled_back(key, instead_of)
         unjudged = bool(order.Order(self.layout).unjudged)
         if unjudged and switched:
             self.before_unjudged = was
@@ -428,24 +448,31 @@ class Walk:
             self.roll_back(key if state != "failed" or id_ == self.layout.live_id() else None, id_)
 
     def roll_back(self, key, name=""):
+        """With the environment of the release, or with that of today: then it is another release of the same revision."""
         was, before = copy.deepcopy(self.model), self.model.live
-        params = {"name": "shop", "release": name, "reason": "", "break_lock": False, "who": "me@here"}
         fails = self.world.fails
-        ended = self.run(lambda: rollback.Rollback(params, None), "rollback", name and "named", key)
+        env = "current" if self.chance.random() < 0.2 else ""
+        target, key = key, (key[0], before[1]) if key and env and before else key
+        was_there = key in self.on_disk()
+        if env and key == before != target:
+            key = None  # what serves is that already
+        params = {"name": "shop", "release": name, "reason": "", "break_lock": False, "who": "me@here"}
+        params |= {"env": env if before else "", "forget_secrets": False}
+        ended = self.run(lambda: rollback.Rollback(params, None), "rollback", name and "named", env, key)
         after = key_of(self.layout, self.layout.live_id())
         if ended == "killed":
             assert after in {before, key}, self.told()
-            self.killed(was, before, key, switched=after == key != before)
+            self.killed(was, before, key, switched=after == key != before, instead_of=target)
             return
+        self.unjudged = bool(order.Order(self.layout).unjudged)
         if ended == "done":
-            self.unjudged = bool(order.Order(self.layout).unjudged)
-            self.model.rolled_back(key)
+            self.model.rolled_back(key, instead_of=target)
         elif key is None:
             assert ended == "choose" and after == before, self.told()
         else:
             assert fails and after == before, self.told()
-            self.unjudged = bool(order.Order(self.layout).unjudged)
-            if key != before and ended in cutover.OWN_FAULTS:
+            assert was_there or key not in self.on_disk(), self.told()
+            if key != before and was_there and ended in cutover.OWN_FAULTS:
                 self.model.refused.add(key)
 
     # -- running, and looking

@@ -23,7 +23,7 @@ from .lock import BREAK
 from .order import AGAIN
 from .redact import redact_url
 from .release import ReleaseError
-from .rollback import Rollback
+from .rollback import CURRENT, Rollback
 from .run import run_command
 from .text import safe
 from .tidy import Tidy
@@ -57,7 +57,7 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(app, version, who, reason="", break_lock=False, again=False, kept=kit.KIT):
+def settings_for(app, version, who, reason="", break_lock=False, again=False, forget_secrets=False, kept=kit.KIT):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -94,6 +94,7 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, ke
         "migrate": True,
         "break_lock": break_lock,
         "release_again": again,
+        "forget_secrets": forget_secrets,
         "release": "",
         "previous": "",
         "upload": "",
@@ -101,16 +102,16 @@ def settings_for(app, version, who, reason="", break_lock=False, again=False, ke
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False, again=False):
+def deploy(app, version, who, **options):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock, again)
+    settings = settings_for(app, version, who, **options)
     return carry_out(lambda: Deploy(settings, run_command))
 
 
-def rollback(app, release, who, reason="", break_lock=False):
+def rollback(app, release, who, **options):
     if not is_app(app):
         raise Refused(f"there is no app '{app}' on this host")
-    params = {"name": app, "release": release, "reason": reason, "break_lock": break_lock}
+    params = {"name": app, "release": release, "env": "", "forget_secrets": False, **options}
     params["who"] = f"{who}@{socket.gethostname()}"
     return carry_out(lambda: Rollback(params, run_command))
 
@@ -151,7 +152,7 @@ def carry_out(make):
 def as_options(text):
     """Messages name what a playbook takes; this is what the command takes."""
     text = text.replace(BREAK, "To end it and go on with this run, give --break-lock.")
-    return text.replace(AGAIN, "--again")
+    return text.replace(AGAIN, "--again").replace(CURRENT, "--env current")
 
 
 # -- fastapictl -------------------------------------------------------------------------------------------------------
@@ -168,6 +169,11 @@ def parser():
         made.add_argument("app", metavar="APP", type=word(APP), nargs="?" if name == "releases" else None)
         return made
 
+    def forgetting(made):
+        made.add_argument(
+            "--forget-secrets", action="store_true", help="remove the releases whose environment is not that of today"
+        )
+
     def changing(made):
         made.add_argument("--reason", default="", metavar="TEXT", help="why, for the history")
         made.add_argument("--break-lock", action="store_true", help="end the run that holds the lock of the app")
@@ -177,6 +183,7 @@ def parser():
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
     made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
+    forgetting(made)
     changing(made)
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(
@@ -186,6 +193,10 @@ def parser():
         default="",
         help="its id or a part of it, its version, or the beginning of its commit; the one that served before",
     )
+    made.add_argument(
+        "--env", default="", choices=["current"], help="start it with the environment of today and not with its own"
+    )
+    forgetting(made)
     changing(made)
     changing(command("tidy", "Set aside state files and lines of history of an app that are damaged. Nothing is deleted."))
     command("releases", "List the releases of one app, or of all, where a rollback goes, what is held, and locks.")
@@ -218,10 +229,12 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(options.app, options.version, **common, again=options.again)
+        more = {"again": options.again, "forget_secrets": options.forget_secrets}
+        return deploy(options.app, options.version, **common, **more)
     if options.command == "tidy":
         return tidy(options.app, **common)
-    return rollback(options.app, options.release, **common)
+    more = {"env": options.env, "forget_secrets": options.forget_secrets}
+    return rollback(options.app, options.release, **common, **more)
 
 
 def guarded(program, work):

@@ -11,9 +11,8 @@ import os
 import pwd
 import shutil
 import stat
-import time
 
-from . import accounts, history, preload
+from . import accounts, environment, history, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -27,10 +26,10 @@ from .release import (
     digest,
     env_values,
     file_mode,
+    fresh_id,
     inputs,
     read_text,
     release_files,
-    release_id,
 )
 from .shell import Shell, clean_environment, let_read, make_directory, write_file
 from .source import Source
@@ -100,10 +99,23 @@ class Deploy:
             self._go_on(pending)
         else:
             self._begin(live)
+        last = self.params["until"] == "done" or not (self.result["changed"] or self.params["until"] == "abort")
+        if self.params["forget_secrets"] and last:
+            self._forget()
         serves = self.layout.live_id()
         self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
         if self.params["until"] == "done" and release_kit.save(self.prepared, self.check):
             self.result["changed"] = True
+
+    def _forget(self):
+        """Remove the releases with another environment than the one that serves."""
+        live = self.layout.live_id()
+        if environment.outdated(self.layout, live):
+            self.result["changed"] = True
+            if not self.check:
+                with self._locked():
+                    self.cutover.repair(live)
+                    self.cutover.forget(live)
 
     def _begin(self, live):
         accounts.refuse_foreign(self.layout)
@@ -136,7 +148,7 @@ class Deploy:
                 self.id = live if live in reusable else reusable[-1]
                 self._through("ready")
             else:
-                self.id = self._new_id(wanted)
+                self.id = fresh_id(self.layout, wanted)
                 self._through("fetch")
 
     def _reusable(self, wanted):
@@ -177,13 +189,6 @@ class Deploy:
             f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
         )
         return True
-
-    def _new_id(self, wanted):
-        """An id that no release has, and that no clock which was set back gives twice."""
-        now = time.time()
-        while os.path.lexists(self.layout.release(release_id(wanted, now))):
-            now += 1
-        return release_id(wanted, now)
 
     def _is_settled(self, live):
         """Whether the live release runs as it should, and nothing is left over of a run that did not end."""

@@ -22,7 +22,7 @@ VERSION = 2
 SHAPE = {"name": str, "kit?": int, "source_type": str, "source": str, "env": dict}
 # Of one run, and no matter of the app.
 PASSING = (
-    *("break_lock", "migrate", "previous", "reason", "release", "release_again"),
+    *("break_lock", "forget_secrets", "migrate", "previous", "reason", "release", "release_again"),
     *("run", "until", "upload", "who"),
 )
 # Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
