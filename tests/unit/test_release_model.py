@@ -12,6 +12,7 @@ FASTAPI_MODEL_SEED=<n> repeats a sequence that failed, FASTAPI_MODEL_STEPS=<n> m
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -85,7 +86,7 @@ class World:
             "build_hooks": {}, "server_requirements": [], "socket_group": "www-data", "python": "3.13",
             "units": {"service": "", "socket": ""}, "keep": self.keep, "guard": GUARD, "migrate": True,
             "domain": "shop.example.com", "health": {}, "hook_timeout": 5, "timeout_start": 5, "timeout_stop": 5,
-            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", "forget_secrets": False, **more,
+            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", **{"forget_secrets": False, **more},
         }  # fmt: skip
 
 
@@ -528,3 +529,151 @@ def test_what_serves_and_where_a_rollback_goes_is_as_the_model_says(world):
         for _ in range(LENGTH):
             walk.step()
             done += 1
+
+
+# -- what people do ---------------------------------------------------------------------------------------------------
+
+
+class Days:
+    """What people do with one app, and what they are told."""
+
+    def __init__(self, world):
+        self.world, self.layout = world, world.layout
+        self.world.keep = 9
+
+    def run(self, work):
+        work.run()
+        self.said = "\n".join(work.cutover.warnings)
+        self.result = work.result
+        return self.live
+
+    @property
+    def live(self):
+        return key_of(self.layout, self.layout.live_id())
+
+    def deploy(self, revision, setting="s1", **options):
+        self.world.revision, self.world.setting = revision, setting
+        return self.run(deploy.Deploy(self.world.params(**{"release_again": False, **options}), None))
+
+    def back(self, release="", **options):
+        params = {"name": "shop", "release": release, "reason": "wrong prices", "break_lock": False, "who": "ann@laptop"}
+        return self.run(rollback.Rollback({**params, "env": "", "forget_secrets": False, **options}, None))
+
+    def history(self):
+        with open(self.layout.history, encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
+
+
+@pytest.fixture
+def days(world):
+    return Days(world())
+
+
+def test_a_rollback_goes_back_to_what_served_before_the_bad_release(days):
+    for revision in ("r1", "r2", "r3", "r4"):
+        days.deploy(revision)
+        days.world.clock -= 86400
+    assert days.back("r1")[0] == "r1"
+    days.world.keep = 1
+    days.deploy("r5")
+    assert days.back()[0] == "r1"
+
+
+def test_what_was_rolled_back_is_not_released_again_by_a_colleague(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r2") == ("r1", "s1") and not days.result["changed"]
+    assert "r2 (r2) was not released: it is held since" in days.said
+    assert "by ann@laptop: wrong prices. r1 goes on serving" in days.said
+    assert days.result["version"] == "r1" and days.result["held"]["version"] == "r2"
+
+
+def test_settings_go_out_with_the_revision_that_serves_while_another_is_held(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r2", "s2") == ("r1", "s2")
+    assert "r1 goes on serving with the settings of the inventory" in days.said
+    assert days.deploy("r2", "s2") == ("r1", "s2") and not days.result["changed"]
+    assert days.layout.manifest(days.layout.live_id())["version"] == "r1"
+
+
+def test_a_branch_that_moved_on_or_a_word_ends_the_hold(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r3")[0] == "r3"
+    days.back()
+    assert days.deploy("r3")[0] == "r1"
+    assert days.deploy("r3", release_again=True)[0] == "r3" and not days.said
+    days.back("r1")
+    assert days.deploy("r2")[0] == "r2", "the hold of the branch that moved on is over"
+
+
+def test_an_old_release_starts_with_the_password_of_today(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    first = days.layout.ids()
+    days.world.fails = "readiness"
+    with pytest.raises(ReleaseError):
+        days.back(env="current")
+    assert days.live == ("r2", "new") and days.layout.ids() == first, "a failed one leaves all as it was"
+    days.world.fails = ""
+    assert days.back(env="current") == ("r1", "new")
+    assert days.layout.manifest(days.result["release"])["version"] == "r1"
+    assert not days.said and days.history()[-1].get("env_changed") is None
+
+
+def test_who_goes_back_is_told_which_variables_differ(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    assert days.history()[-1]["env_changed"] == ["SETTING"]
+    days.back()
+    assert "the environment of r1 differs from that of what serves, in SETTING" in days.said
+    assert "-e env=current" in days.said and "old" not in days.said
+
+
+def test_old_secrets_are_forgotten_with_their_releases(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    days.deploy("r3", "new")
+    days.deploy("r3", "new", forget_secrets=True)
+    assert {key_of(days.layout, id_) for id_ in days.layout.ids()} == {("r2", "new"), ("r3", "new")}
+    assert days.back() == ("r2", "new")
+    days.deploy("r4", "newer")
+    days.deploy("r4", "newer", forget_secrets=True)
+    assert "no release is left to which a rollback could go" in days.said
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        days.back()
+
+
+def test_a_run_that_died_in_its_guard_is_judged_by_the_next(days):
+    days.deploy("r1")
+    days.world.bad = {("r2", "s1")}
+    for steps in range(1, 80):
+        days.world.kill_in = steps
+        try:
+            days.deploy("r2")
+        except Killed:
+            with open(days.layout.lock, "w", encoding="utf-8") as stream:
+                stream.write(days.world.left)
+        except ReleaseError:
+            break
+        if order.Order(days.layout).unjudged:
+            break
+    days.world.kill_in = 0
+    assert days.live == ("r2", "s1")
+    with pytest.raises(ReleaseError, match="it fails") as error:
+        days.deploy("r2")
+    assert error.value.phase == "guard" and days.live == ("r1", "s1")
+
+
+def test_a_release_that_does_not_start_is_not_offered_again(days):
+    for revision in ("r1", "r2", "r3"):
+        days.deploy(revision)
+    days.world.fails = "readiness"
+    with pytest.raises(ReleaseError):
+        days.back()
+    days.world.fails = ""
+    assert days.back()[0] == "r1"
