@@ -104,6 +104,7 @@ class ActionModule(ActionBase):
             "build_secrets": {key: env_value(value) for key, value in app["release"]["build_secrets"].items()},
             "build_limits": {key: app["release"][f"build_{key}"] for key in BUILD_LIMITS},
             "build_timeout": app["release"]["build_timeout"],
+            "resolve_timeout": app["release"]["resolve_timeout"],
             "hook_timeout": app["release"]["build_timeout"],
             "hooks": {point: [hook for hook in hooks[point] if not is_task_file(hook)] for point in hooks},
             # Only Ansible can run them: fastapictl names them and refuses.

@@ -79,7 +79,7 @@ class World:
 
     def params(self, **more):
         return {
-            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "build_limits": {},
+            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "resolve_timeout": 5, "build_limits": {},
             "build_env": {}, "build_secrets": {}, "who": "me@here", "reason": "", "run": "", "until": "done",
             "break_lock": False, "source_type": "git", "source": "git@host:shop", "version": self.revision,
             "subdirectory": "", "extras": [], "groups": [], "shared_paths": [], "static_paths": [], "files": {},

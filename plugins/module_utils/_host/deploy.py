@@ -518,6 +518,7 @@ class Deploy:
             "gunicorn cannot load the app",
             cwd=project,
             timeout=timeout + GONE,
+            option=f"service.timeout_start {timeout} s, and {GONE} s",
             env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
             collect="check.json",
