@@ -8,6 +8,8 @@ from pathlib import Path
 
 import ansible_collections
 
+sys.path.append(str(Path(__file__).parent))
+
 HERE = str(Path(__file__).parent.parent / "collections" / "ansible_collections")
 ansible_collections.__path__ = [HERE, *ansible_collections.__path__]
 

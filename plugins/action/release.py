@@ -105,6 +105,7 @@ class ActionModule(ActionBase):
             "build_secrets": {key: env_value(value) for key, value in app["release"]["build_secrets"].items()},
             "build_limits": {key: app["release"][f"build_{key}"] for key in BUILD_LIMITS},
             "build_timeout": app["release"]["build_timeout"],
+            "resolve_timeout": app["release"]["resolve_timeout"],
             "hook_timeout": app["release"]["build_timeout"],
             "hooks": {point: [hook for hook in hooks[point] if not is_task_file(hook)] for point in hooks},
             # Only Ansible can run them: fastapictl names them and refuses.
@@ -140,6 +141,7 @@ class ActionModule(ActionBase):
             "migrate": boolean(arguments.get("migrate", True)),
             "rebuild": boolean(arguments.get("rebuild", False)),
             "break_lock": boolean(arguments.get("break_lock", False)),
+            "forget_secrets": boolean(arguments.get("forget_secrets", False)),
             "release_again": boolean(arguments.get("release_again", False)),
             "release": arguments.get("release", ""),
             "previous": arguments.get("previous", ""),

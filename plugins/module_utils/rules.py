@@ -122,7 +122,7 @@ def app(value, path):
 
 def releases(value, path):
     """How an app's releases are made and judged."""
-    for key in ("keep", "build_timeout", "build_tasks_max", "build_cpu_weight", "build_io_weight"):
+    for key in ("keep", "build_timeout", "resolve_timeout", "build_tasks_max", "build_cpu_weight", "build_io_weight"):
         yield from at_least(value, path, key, 1)
     kept = value.get("shared_paths") or []
     for index, shared in enumerate(kept):

@@ -484,7 +484,7 @@ class Transaction:
             if not self.check or os.path.exists(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 try:
-                    stack.enter_context(exclusive(path, wait=False))
+                    stack.enter_context(exclusive(path, wait=0))
                 except BlockingIOError as error:
                     raise tree.TreeError(f"Another run is changing {self.root} right now.") from error
             yield

@@ -118,6 +118,10 @@ options:
     description: End a run that holds the lock of the app, with all that it has started, and go on.
     type: bool
     default: false
+  forget_secrets:
+    description: Remove the releases whose environment is not that of the one that serves then, also those to go back to.
+    type: bool
+    default: false
   release_again:
     description:
       - Release what is asked for, also where it is held because users were sent back from it by a rollback.

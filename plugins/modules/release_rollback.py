@@ -38,6 +38,18 @@ options:
       - Empty means the release that served before the one that serves, and did not fail since.
     type: str
     default: ""
+  env:
+    description:
+      - V(current) starts the release with the environment that the next deploy would give it, as a new release of the same
+        revision. After a password was changed elsewhere, those of earlier releases are of no use.
+      - Empty starts it with its own.
+    type: str
+    choices: ["", current]
+    default: ""
+  forget_secrets:
+    description: Remove the releases whose environment is not that of the one that serves then, also those to go back to.
+    type: bool
+    default: false
   reason:
     description: Why, for the lock and the history.
     type: str
@@ -102,6 +114,8 @@ def main():
         argument_spec={
             "name": {"type": "str", "required": True},
             "release": {"type": "str", "default": ""},
+            "env": {"type": "str", "choices": ["", "current"], "default": ""},
+            "forget_secrets": {"type": "bool", "default": False},
             "reason": {"type": "str", "default": ""},
             "who": {"type": "str", "default": ""},
             "break_lock": {"type": "bool", "default": False},

@@ -44,6 +44,7 @@ COMMANDS = {
     ("_host/ctl.py", "deploy_user"): "sudo, to the same program as root; what it may do is in sudoers",
     ("_host/run.py", "run_bounded"): "runs commands for the front ends; its callers are looked at",
     ("_host/run.py", "run_command"): "runs commands for the front ends; its callers are looked at",
+    ("_host/environment.py", "with_environment"): "cp of a tree that only root writes, into a directory of root's own",
     ("_host/systemd.py", "findings"): "systemd-analyze, over units in a directory of root's own",
     ("_host/systemd.py", "known_directives"): "systemd itself",
 }

@@ -132,7 +132,7 @@ APP = {
         "limit_nofile": 65537, "timeout_start": 61, "overrides": {},
         "log_rate_limit_interval": 61, "log_rate_limit_burst": 2001},
     "release": {
-        "keep": 6, "linger": 3.5, "build_env": ENV, "build_secrets": ENV, "build_timeout": 901,
+        "keep": 6, "linger": 3.5, "build_env": ENV, "build_secrets": ENV, "build_timeout": 901, "resolve_timeout": 61,
         "build_memory_max": "70%", "build_tasks_max": 1025, "build_cpu_weight": 11, "build_io_weight": 12,
         "shared_paths": ["media-a"],
         "hooks": {point: [f"run {point}"] for point in (

@@ -12,6 +12,7 @@ FASTAPI_MODEL_SEED=<n> repeats a sequence that failed, FASTAPI_MODEL_STEPS=<n> m
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -20,10 +21,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from release_model import Model
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import (
     accounts,
     cutover,
     deploy,
+    environment,
     intact,
     order,
     rollback,
@@ -79,14 +82,14 @@ class World:
 
     def params(self, **more):
         return {
-            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "build_limits": {},
+            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "resolve_timeout": 5, "build_limits": {},
             "build_env": {}, "build_secrets": {}, "who": "me@here", "reason": "", "run": "", "until": "done",
             "break_lock": False, "source_type": "git", "source": "git@host:shop", "version": self.revision,
             "subdirectory": "", "extras": [], "groups": [], "shared_paths": [], "static_paths": [], "files": {},
             "build_hooks": {}, "server_requirements": [], "socket_group": "www-data", "python": "3.13",
             "units": {"service": "", "socket": ""}, "keep": self.keep, "guard": GUARD, "migrate": True,
             "domain": "shop.example.com", "health": {}, "hook_timeout": 5, "timeout_start": 5, "timeout_stop": 5,
-            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", **more,
+            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", **{"forget_secrets": False, **more},
         }  # fmt: skip
 
 
@@ -160,6 +163,23 @@ class Units:
         self.world.effect()
 
 
+class Shell:
+    """Runs what root runs, which is cp alone."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def run(self, argv, *_arguments):
+        self.world.effect()
+        *parts, target = argv[argv.index("--") + 1 :]
+        for part in parts:
+            there = os.path.join(target, os.path.basename(part))
+            if os.path.islink(part) or not os.path.isdir(part):
+                shutil.copy2(part, there, follow_symlinks=False)
+            else:
+                shutil.copytree(part, there, symlinks=True)
+
+
 class Git:
     type, location, login, is_local = "git", "git@host:shop", "", False
 
@@ -206,6 +226,8 @@ def world(monkeypatch):
     monkeypatch.setattr(cutover, "Cage", lambda *arguments: Units(made.now, *arguments))
     monkeypatch.setattr(cutover.Cutover, "guard", lambda self, id_, *_rest: watched(made.now, id_))
     monkeypatch.setattr(cutover.Cutover, "evidence", lambda self, _guard: (seen(made.now, self.layout.live_id()), ""))
+    monkeypatch.setattr(rollback, "Shell", lambda _run: Shell(made.now))
+    monkeypatch.setattr(environment.kit, "load", lambda _app: (None, ""))
     monkeypatch.setattr(deploy, "Source", lambda *_arguments: Git(made.now))
     monkeypatch.setattr(deploy, "python_name", lambda _python: "python3.13")
     monkeypatch.setattr(deploy, "grp", SimpleNamespace(getgrnam=lambda _name: SimpleNamespace(gr_gid=os.getgid())))
@@ -222,7 +244,7 @@ def world(monkeypatch):
         monkeypatch.setattr(deploy.Deploy, name, lambda *_arguments, instead=instead: instead)
     monkeypatch.setattr(deploy.Deploy, "_fetch", fetch)
     monkeypatch.setattr(deploy.Deploy, "_build", build)
-    for module in (cutover, order):
+    for module in (cutover, order, environment):
         effect_before(module, "write_file")
     effect_before(deploy, "write_file", "disk")
     effect_before(cutover, "append")
@@ -260,46 +282,6 @@ def watched(world, id_):
     world.effect("guard")
     if seen(world, id_):
         raise ReleaseError("guard", "it fails.")
-
-
-class Model:
-    """What must serve, and where a rollback must go. A release is called by its revision and its setting."""
-
-    def __init__(self):
-        self.way = []  # that of rollbacks; what serves comes last
-        self.refused = set()  # failed, or did not start when users were to be sent there
-        self.held = []
-
-    live = property(lambda self: self.way[-1] if self.way else None)
-    back = property(lambda self: [key for key in reversed(self.way[:-1]) if key not in self.refused])
-
-    def wanted(self, revision, setting, again=False):
-        """What a deploy releases, given what is held."""
-        if self.live and not again:
-            serving = self.live[0]
-            if revision == serving:
-                return self.live if (revision, setting) in self.held else (revision, setting)
-            if revision in {held[0] for held in self.held}:
-                return serving, setting
-        return revision, setting
-
-    def deployed(self, key):
-        moved_on = not self.live or key[0] != self.live[0]
-        if key != self.live:
-            self.held = [held for held in self.held if not moved_on and held[0] != key[0]]
-        self.way = [each for each in self.way if each != key] + [key]
-        self.refused.discard(key)
-
-    def rolled_back(self, key):
-        left = self.live
-        self.held = [held for held in self.held if held not in {key, left}]
-        if left not in {key, None}:
-            self.held.append(left)
-        if key in self.way:
-            self.way = self.way[: self.way.index(key) + 1]
-        else:
-            self.way.append(key)
-        self.refused.discard(key)
 
 
 class Walk:
@@ -406,14 +388,14 @@ class Walk:
         base.refused = self.model.refused | {self.model.live}
         return base
 
-    def killed(self, base, before, key, switched=False):
+    def killed(self, base, before, key, switched=False, instead_of=None):
         """A run was killed. What serves tells whether it had switched; of what it was about, states tell the rest."""
         was, self.model = base, copy.deepcopy(base)
         if switched:
             if self.log[-1][0] == "deploy":
                 self.model.deployed(key)
             else:
-                self.model.rolled_back(key)
+                self.model.rolled_back(key, instead_of)
         unjudged = bool(order.Order(self.layout).unjudged)
         if unjudged and switched:
             self.before_unjudged = was
@@ -436,24 +418,31 @@ class Walk:
             self.roll_back(key if state != "failed" or id_ == self.layout.live_id() else None, id_)
 
     def roll_back(self, key, name=""):
+        """With the environment of the release, or with that of today: then it is another release of the same revision."""
         was, before = copy.deepcopy(self.model), self.model.live
-        params = {"name": "shop", "release": name, "reason": "", "break_lock": False, "who": "me@here"}
         fails = self.world.fails
-        ended = self.run(lambda: rollback.Rollback(params, None), "rollback", name and "named", key)
+        env = "current" if self.chance.random() < 0.2 else ""
+        target, key = key, (key[0], before[1]) if key and env and before else key
+        was_there = key in self.on_disk()
+        if env and key == before != target:
+            key = None  # what serves is that already
+        params = {"name": "shop", "release": name, "reason": "", "break_lock": False, "who": "me@here"}
+        params |= {"env": env if before else "", "forget_secrets": False}
+        ended = self.run(lambda: rollback.Rollback(params, None), "rollback", name and "named", env, key)
         after = key_of(self.layout, self.layout.live_id())
         if ended == "killed":
             assert after in {before, key}, self.told()
-            self.killed(was, before, key, switched=after == key != before)
+            self.killed(was, before, key, switched=after == key != before, instead_of=target)
             return
+        self.unjudged = bool(order.Order(self.layout).unjudged)
         if ended == "done":
-            self.unjudged = bool(order.Order(self.layout).unjudged)
-            self.model.rolled_back(key)
+            self.model.rolled_back(key, instead_of=target)
         elif key is None:
             assert ended == "choose" and after == before, self.told()
         else:
             assert fails and after == before, self.told()
-            self.unjudged = bool(order.Order(self.layout).unjudged)
-            if key != before and ended in cutover.OWN_FAULTS:
+            assert was_there or key not in self.on_disk(), self.told()
+            if key != before and was_there and ended in cutover.OWN_FAULTS:
                 self.model.refused.add(key)
 
     # -- running, and looking
@@ -509,3 +498,151 @@ def test_what_serves_and_where_a_rollback_goes_is_as_the_model_says(world):
         for _ in range(LENGTH):
             walk.step()
             done += 1
+
+
+# -- what people do ---------------------------------------------------------------------------------------------------
+
+
+class Days:
+    """What people do with one app, and what they are told."""
+
+    def __init__(self, world):
+        self.world, self.layout = world, world.layout
+        self.world.keep = 9
+
+    def run(self, work):
+        work.run()
+        self.said = "\n".join(work.cutover.warnings)
+        self.result = work.result
+        return self.live
+
+    @property
+    def live(self):
+        return key_of(self.layout, self.layout.live_id())
+
+    def deploy(self, revision, setting="s1", **options):
+        self.world.revision, self.world.setting = revision, setting
+        return self.run(deploy.Deploy(self.world.params(**{"release_again": False, **options}), None))
+
+    def back(self, release="", **options):
+        params = {"name": "shop", "release": release, "reason": "wrong prices", "break_lock": False, "who": "ann@laptop"}
+        return self.run(rollback.Rollback({**params, "env": "", "forget_secrets": False, **options}, None))
+
+    def history(self):
+        with open(self.layout.history, encoding="utf-8") as stream:
+            return [json.loads(line) for line in stream]
+
+
+@pytest.fixture
+def days(world):
+    return Days(world())
+
+
+def test_a_rollback_goes_back_to_what_served_before_the_bad_release(days):
+    for revision in ("r1", "r2", "r3", "r4"):
+        days.deploy(revision)
+        days.world.clock -= 86400
+    assert days.back("r1")[0] == "r1"
+    days.world.keep = 1
+    days.deploy("r5")
+    assert days.back()[0] == "r1"
+
+
+def test_what_was_rolled_back_is_not_released_again_by_a_colleague(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r2") == ("r1", "s1") and not days.result["changed"]
+    assert "r2 (r2) was not released: it is held since" in days.said
+    assert "by ann@laptop: wrong prices. r1 goes on serving" in days.said
+    assert days.result["version"] == "r1" and days.result["held"]["version"] == "r2"
+
+
+def test_settings_go_out_with_the_revision_that_serves_while_another_is_held(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r2", "s2") == ("r1", "s2")
+    assert "r1 goes on serving with the settings of the inventory" in days.said
+    assert days.deploy("r2", "s2") == ("r1", "s2") and not days.result["changed"]
+    assert days.layout.manifest(days.layout.live_id())["version"] == "r1"
+
+
+def test_a_branch_that_moved_on_or_a_word_ends_the_hold(days):
+    days.deploy("r1")
+    days.deploy("r2")
+    days.back()
+    assert days.deploy("r3")[0] == "r3"
+    days.back()
+    assert days.deploy("r3")[0] == "r1"
+    assert days.deploy("r3", release_again=True)[0] == "r3" and not days.said
+    days.back("r1")
+    assert days.deploy("r2")[0] == "r2", "the hold of the branch that moved on is over"
+
+
+def test_an_old_release_starts_with_the_password_of_today(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    first = days.layout.ids()
+    days.world.fails = "readiness"
+    with pytest.raises(ReleaseError):
+        days.back(env="current")
+    assert days.live == ("r2", "new") and days.layout.ids() == first, "a failed one leaves all as it was"
+    days.world.fails = ""
+    assert days.back(env="current") == ("r1", "new")
+    assert days.layout.manifest(days.result["release"])["version"] == "r1"
+    assert not days.said and days.history()[-1].get("env_changed") is None
+
+
+def test_who_goes_back_is_told_which_variables_differ(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    assert days.history()[-1]["env_changed"] == ["SETTING"]
+    days.back()
+    assert "the environment of r1 differs from that of what serves, in SETTING" in days.said
+    assert "-e env=current" in days.said and "old" not in days.said
+
+
+def test_old_secrets_are_forgotten_with_their_releases(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    days.deploy("r3", "new")
+    days.deploy("r3", "new", forget_secrets=True)
+    assert {key_of(days.layout, id_) for id_ in days.layout.ids()} == {("r2", "new"), ("r3", "new")}
+    assert days.back() == ("r2", "new")
+    days.deploy("r4", "newer")
+    days.deploy("r4", "newer", forget_secrets=True)
+    assert "no release is left to which a rollback could go" in days.said
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        days.back()
+
+
+def test_a_run_that_died_in_its_guard_is_judged_by_the_next(days):
+    days.deploy("r1")
+    days.world.bad = {("r2", "s1")}
+    for steps in range(1, 80):
+        days.world.kill_in = steps
+        try:
+            days.deploy("r2")
+        except Killed:
+            with open(days.layout.lock, "w", encoding="utf-8") as stream:
+                stream.write(days.world.left)
+        except ReleaseError:
+            break
+        if order.Order(days.layout).unjudged:
+            break
+    days.world.kill_in = 0
+    assert days.live == ("r2", "s1")
+    with pytest.raises(ReleaseError, match="it fails") as error:
+        days.deploy("r2")
+    assert error.value.phase == "guard" and days.live == ("r1", "s1")
+
+
+def test_a_release_that_does_not_start_is_not_offered_again(days):
+    for revision in ("r1", "r2", "r3"):
+        days.deploy(revision)
+    days.world.fails = "readiness"
+    with pytest.raises(ReleaseError):
+        days.back()
+    days.world.fails = ""
+    assert days.back()[0] == "r1"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -139,3 +141,13 @@ def test_a_unit_of_the_app_has_the_settings_of_its_service_and_not_its_life(tmp_
         "MemoryMax": ["1G"],
         "SystemCallFilter": ["@system-service", "~@privileged"],
     }
+
+
+def test_a_git_server_that_accepts_and_says_nothing_ends_in_a_deadline_with_a_name(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/shop.git"
+        job = {"url": url, "shown": url, "version": "main", "timeout": 0.5, "repository": str(tmp_path / "x")}
+        begun = time.monotonic()
+        with pytest.raises(caged_fetch.Failed, match=r"no answer within 0\.5 s \(release\.resolve_timeout\)"):
+            caged_fetch.resolve(job)
+    assert time.monotonic() - begun < 5

@@ -46,8 +46,14 @@ def main():
 # -- git --------------------------------------------------------------------------------------------------------------
 
 
-def git(*arguments, message, check=True):
-    done = subprocess.run(["git", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+def git(*arguments, message, check=True, timeout=None):
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as exc:
+        # What git has started ends with the unit.
+        raise Failed(f"{message}: no answer within {timeout} s (release.resolve_timeout)") from exc
     if check and done.returncode:
         print((done.stdout + done.stderr).decode("utf-8", "replace"), flush=True)
         raise Failed(message)
@@ -58,7 +64,9 @@ def resolve(job):
     """The commit that a version stands for."""
     url, shown, version = job["url"], job["shown"], job["version"]
     listed, _code = git(
-        "ls-remote", "--", url, version, version + "^{}", message=f"cannot read the git repository {shown}"
+        *("ls-remote", "--", url, version, version + "^{}"),
+        message=f"cannot read the git repository {shown}",
+        timeout=job["timeout"],
     )
     refs = dict(reversed(line.split("\t", 1)) for line in listed.splitlines() if re.match(r"^[0-9a-f]{40}\t", line))
     # An annotated tag is listed twice: the tag itself, and the commit it stands for, marked ^{}.

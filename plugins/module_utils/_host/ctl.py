@@ -23,7 +23,7 @@ from .lock import BREAK
 from .order import AGAIN
 from .redact import redact_url
 from .release import ReleaseError
-from .rollback import Rollback
+from .rollback import CURRENT, Rollback
 from .run import run_command
 from .text import safe
 from .tidy import Tidy
@@ -58,7 +58,7 @@ def by():
 
 
 def settings_for(
-    app, version, who, reason="", break_lock=False, again=False, rebuild=False, lock_wait=0, kept=kit.KIT
+    app, version, who, reason="", break_lock=False, again=False, rebuild=False, forget_secrets=False, lock_wait=0, kept=kit.KIT
 ):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
@@ -98,6 +98,7 @@ def settings_for(
         "release_again": again,
         "rebuild": rebuild,
         "lock_wait": lock_wait,
+        "forget_secrets": forget_secrets,
         "release": "",
         "previous": "",
         "upload": "",
@@ -105,9 +106,9 @@ def settings_for(
     }
 
 
-def deploy(app, version, who, reason="", break_lock=False, again=False, rebuild=False, lock_wait=0):
+def deploy(app, version, who, **options):
     """Release a version; the exit code."""
-    settings = settings_for(app, version, who, reason, break_lock, again, rebuild, lock_wait)
+    settings = settings_for(app, version, who, **options)
 
     def make():
         work = Deploy(settings, run_command)
@@ -117,10 +118,10 @@ def deploy(app, version, who, reason="", break_lock=False, again=False, rebuild=
     return carry_out(make)
 
 
-def rollback(app, release, who, reason="", break_lock=False):
+def rollback(app, release, who, **options):
     if not is_app(app):
         raise Refused(no_app(app).rstrip("."))
-    params = {"name": app, "release": release, "reason": reason, "break_lock": break_lock}
+    params = {"name": app, "release": release, "env": "", "forget_secrets": False, **options}
     params["who"] = f"{who}@{socket.gethostname()}"
     return carry_out(lambda: Rollback(params, run_command))
 
@@ -161,7 +162,7 @@ def carry_out(make):
 def as_options(text):
     """Messages name what a playbook takes; this is what the command takes."""
     text = text.replace(BREAK, "To end it and go on with this run, give --break-lock.")
-    return text.replace(AGAIN, "--again")
+    return text.replace(AGAIN, "--again").replace(CURRENT, "--env current")
 
 
 # -- fastapictl -------------------------------------------------------------------------------------------------------
@@ -178,6 +179,11 @@ def parser():
         made.add_argument("app", metavar="APP", type=word(APP), nargs="?" if name == "releases" else None)
         return made
 
+    def forgetting(made):
+        made.add_argument(
+            "--forget-secrets", action="store_true", help="remove the releases whose environment is not that of today"
+        )
+
     def changing(made):
         made.add_argument("--reason", default="", metavar="TEXT", help="why, for the history")
         made.add_argument("--break-lock", action="store_true", help="end the run that holds the lock of the app")
@@ -188,6 +194,7 @@ def parser():
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
     made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
     made.add_argument("--rebuild", action="store_true", help="make the release anew, also where it is there")
+    forgetting(made)
     changing(made)
     made.add_argument(
         "--lock-wait", type=int, default=0, metavar="SECONDS", help="wait for another run that holds the lock of the app"
@@ -200,6 +207,10 @@ def parser():
         default="",
         help="its id or a part of it, its version, or the beginning of its commit; the one that served before",
     )
+    made.add_argument(
+        "--env", default="", choices=["current"], help="start it with the environment of today and not with its own"
+    )
+    forgetting(made)
     changing(made)
     changing(command("tidy", "Set aside state files and lines of history of an app that are damaged. Nothing is deleted."))
     command("releases", "List the releases of one app, or of all, where a rollback goes, what is held, and locks.")
@@ -232,17 +243,12 @@ def run(options):
         return DONE
     common = {"who": by(), "reason": options.reason, "break_lock": options.break_lock}
     if options.command == "deploy":
-        return deploy(
-            options.app,
-            options.version,
-            **common,
-            again=options.again,
-            rebuild=options.rebuild,
-            lock_wait=options.lock_wait,
-        )
+        more = {name: getattr(options, name) for name in ("again", "rebuild", "forget_secrets", "lock_wait")}
+        return deploy(options.app, options.version, **common, **more)
     if options.command == "tidy":
         return tidy(options.app, **common)
-    return rollback(options.app, options.release, **common)
+    more = {"env": options.env, "forget_secrets": options.forget_secrets}
+    return rollback(options.app, options.release, **common, **more)
 
 
 def guarded(program, work):

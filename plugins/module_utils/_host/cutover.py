@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import contextmanager
 
+from . import environment
 from .cage import PATH, Cage
 from .guard import FLUSH, AccessLog, Traffic, compared, judge
 from .history import append
@@ -141,6 +142,9 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
+        changed = environment.names(*(environment.of(self.layout, each) for each in (previous, id_))) if previous else []
+        if changed:
+            line["env_changed"] = changed
         try:
             said = append(self.layout, line)
             self.warnings += [said] if said else []
@@ -153,6 +157,16 @@ class Cutover:
         for id_ in prunable(releases, kept, self.order.way_back(releases), keep):
             remove_release(self.layout, id_)
         remove_unused_venvs(self.layout)
+
+    def forget(self, live):
+        """Remove the releases with another environment than the one that serves, and so their secrets."""
+        gone = environment.outdated(self.layout, live)
+        for id_ in gone:
+            remove_release(self.layout, id_)
+        remove_unused_venvs(self.layout)
+        self.order.forget(gone)
+        if gone and not self.order.way_back(self.layout.releases_by_age()):
+            self.warnings.append(f"{self.layout.name}: no release is left to which a rollback could go.")
 
     def hook(self, point, id_, previous, settings, **facts):
         """Run the commands of a hook of a release that is sealed: as the app's user, in the sandbox of its service."""

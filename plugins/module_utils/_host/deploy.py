@@ -11,9 +11,8 @@ import os
 import pwd
 import shutil
 import stat
-import time
 
-from . import accounts, history, intact, preload, upkeep
+from . import accounts, environment, history, intact, preload, upkeep
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -27,10 +26,10 @@ from .release import (
     digest,
     env_values,
     file_mode,
+    fresh_id,
     inputs,
     read_text,
     release_files,
-    release_id,
     sha256,
 )
 from .shell import Shell, clean_environment, let_read, make_directory, write_file
@@ -114,10 +113,23 @@ class Deploy:
             self._go_on(pending)
         else:
             self._begin(live)
+        last = self.params["until"] == "done" or not (self.result["changed"] or self.params["until"] == "abort")
+        if self.params["forget_secrets"] and last:
+            self._forget()
         serves = self.layout.live_id()
         self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
         if self.params["until"] == "done" and release_kit.save(self.prepared, self.check):
             self.result["changed"] = True
+
+    def _forget(self):
+        """Remove the releases with another environment than the one that serves."""
+        live = self.layout.live_id()
+        if environment.outdated(self.layout, live):
+            self.result["changed"] = True
+            if not self.check:
+                with self._locked():
+                    self.cutover.repair(live)
+                    self.cutover.forget(live)
 
     def _prepare(self):
         accounts.refuse_foreign(self.layout)
@@ -172,7 +184,7 @@ class Deploy:
                 self.id = live if live in reusable else reusable[-1]
                 self._through("ready")
             else:
-                self.id = self._new_id(wanted)
+                self.id = fresh_id(self.layout, wanted)
                 self._through("fetch")
 
     def _reusable(self, wanted, live):
@@ -216,13 +228,6 @@ class Deploy:
             f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
         )
         return True
-
-    def _new_id(self, wanted):
-        """An id that no release has, and that no clock which was set back gives twice."""
-        now = time.time()
-        while os.path.lexists(self.layout.release(release_id(wanted, now))):
-            now += 1
-        return release_id(wanted, now)
 
     def _live(self):
         """Id of the release that serves. Where live.sock leads to none, it is led back to what went on."""
@@ -617,6 +622,7 @@ class Deploy:
             "gunicorn cannot load the app",
             cwd=project,
             timeout=timeout + GONE,
+            option=f"service.timeout_start {timeout} s, and {GONE} s",
             env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
             collect="check.json",

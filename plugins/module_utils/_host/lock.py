@@ -22,7 +22,7 @@ import os
 import signal
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from . import records
 from .release import ReleaseError
@@ -45,7 +45,8 @@ AWAY = 3600
 # Seconds between two looks at a lock that is waited for.
 LOOK = 0.5
 BREAK = "To end it and go on with this run, give -e break_lock=true."
-# Held for the moment in which a lock file is replaced. Only root can make files in /run.
+# Held for the moment in which a lock file is replaced, and how many seconds that may be. Only root can make files in /run.
+MOMENT = 10
 RENEWAL = "/run/fastapi-lock"
 OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -275,7 +276,7 @@ class Lock:
 
     def _renew(self):
         """Replace the file by one with the same content that no other process has open."""
-        with exclusive(RENEWAL):
+        with self._renewing():
             try:
                 if is_private(os.lstat(self.path)):
                     return  # another run was faster
@@ -285,16 +286,33 @@ class Lock:
                 return
             write_file(self.path, content, 0o600)
 
+    @contextmanager
+    def _renewing(self):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(RENEWAL))
+            except BlockingIOError as exc:
+                raise ReleaseError("lock", f"another process holds {RENEWAL} for more than {MOMENT} s.") from exc
+            yield
+
 
 @contextmanager
-def exclusive(path, wait=True):
-    """Hold a lock on a file that only root can open. BlockingIOError at once if it is held and `wait` is false.
+def exclusive(path, wait=MOMENT):
+    """Hold a lock on a file that only root can open. BlockingIOError if it is held for longer than `wait` seconds.
 
     `path` must lie where only root can make files.
     """
     descriptor = os.open(path, os.O_RDWR | OPEN, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)

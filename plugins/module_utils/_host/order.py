@@ -197,6 +197,14 @@ class Order:
             self.content.update(content)
             self._write()
 
+    def forget(self, ids):
+        """Releases are gone that could have been gone back to."""
+        self.content.update(
+            served=[id_ for id_ in self.served() if id_ not in ids],
+            replaced="" if self.replaced() in ids else self.replaced(),
+        )
+        self._write()
+
     # -- what is held
 
     def hold_on(self, revision, digest, live_revision):

@@ -190,6 +190,14 @@ def release_id(digest_, now=None):
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now)) + "-" + digest_[:12]
 
 
+def fresh_id(layout, digest_):
+    """An id that no release has: a clock that was set back would give one twice."""
+    now = time.time()
+    while os.path.lexists(layout.release(release_id(digest_, now))):
+        now += 1
+    return release_id(digest_, now)
+
+
 class Layout:
     """Paths of one app. `root` is there for tests."""
 

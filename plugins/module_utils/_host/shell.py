@@ -37,8 +37,11 @@ class Shell:
         self._run = run
         self.timeout = timeout
 
-    def run(self, argv, phase, message, cwd="/", env=None, timeout=None, check=True, shown=""):
-        """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
+    def run(self, argv, phase, message, cwd="/", env=None, timeout=None, check=True, shown="", option=""):
+        """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails.
+
+        :arg option: the option that `timeout` comes from, for the message when its time is over
+        """
         timeout = timeout or self.timeout
         code, out, err = self._run(
             ["timeout", "--kill-after=5", str(timeout), *argv],
@@ -51,7 +54,8 @@ class Shell:
         )
         output = out + err
         if code in {124, 137}:  # those of timeout
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
+            named = f" ({option})" if option else ""
+            raise ReleaseError(phase, f"{message}: not done within {timeout} s{named}", output)
         if check and code != 0:
             raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} ended with {code})", output)
         return output, code

@@ -24,6 +24,8 @@ from .tree import FILE
 # As OpenSSH looks for them.
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 ROOT_SSH = "/root/.ssh"
+# Seconds for a question to a git repository, where the settings are of before that was an option.
+RESOLVE = 60
 # Of `ssh -G`: what root's own configuration says of a host.
 KEPT = ("hostname", "port", "user", "hostkeyalias", "proxyjump")
 UNSAFE_WORD = re.compile(r"[\s\"'\\]")
@@ -40,6 +42,8 @@ class Source:
         self.digest = params["source_digest"]
         self.upload = params["upload"]
         self.ssh_key_file = params["ssh_key_file"]
+        # Kept settings of before have none.
+        self.resolve_timeout = params.get("resolve_timeout", RESOLVE)
         self.env = {**params["build_env"], **params["build_secrets"]}
         self.layout = layout
         self.cage = cage
@@ -56,7 +60,7 @@ class Source:
         if self.type == "git":
             if COMMIT.match(self.version):
                 return self.version
-            job = {"do": "resolve", "version": self.version}
+            job = {"do": "resolve", "version": self.version, "timeout": self.resolve_timeout}
             commit = self._program(job, "cannot read the git repository", label="resolve")
             if not COMMIT.match(commit):
                 raise ReleaseError("fetch", f"git resolves '{self.version}' to {commit[:80]!r}: that is not a commit.")
