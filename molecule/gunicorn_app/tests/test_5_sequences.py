@@ -67,7 +67,7 @@ def walk(host, tiny):
     commands = [f"rm -rf {REPOSITORY} /root/walk", "git init --quiet /root/walk", "cd /root/walk",
                 "git config user.email a@b.c; git config user.name a; printf '' >requirements.txt"]  # fmt: skip
     for name in (*REVISIONS, *BROKEN):
-        text = source.replace('REVISION = "1"', f'REVISION = "{name}"')
+        text = source.replace('REVISION = "1"', f'REVISION = "{name}"').replace("tiny.example", "walk.example")
         if name == "crashes":
             text = text.replace('    if scope["type"] == "lifespan":', '    if scope["type"] == "lifespan":\n        os._exit(1)')
         if name == "is-not-ready":
