@@ -138,6 +138,10 @@ class Lock:
                 if not self.content.get("away") and not self.content.get("held"):
                     self._stream.truncate(0)
 
+    def end_holder(self):
+        """End the process that holds it, if one does. What it wrote stays for the next who takes the lock."""
+        self._take(break_lock=True).close()
+
     def note(self, **facts):
         """Write facts into the lock for others to read."""
         self.content.update(facts)
@@ -194,14 +198,14 @@ class Lock:
 
 
 @contextmanager
-def exclusive(path, wait=True):
+def exclusive(path, wait=True, shared=False):
     """Hold a lock on a file that only root can open. BlockingIOError at once if it is held and `wait` is false.
 
-    `path` must lie where only root can make files.
+    `path` must lie where only root can make files. With `shared`, others who say so may hold it at the same time.
     """
     descriptor = os.open(path, os.O_RDWR | OPEN, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

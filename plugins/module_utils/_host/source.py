@@ -121,6 +121,7 @@ class Source:
             readable=local_repository(self.url if git else ""),
             files=files,
             label=label,
+            fetches=True,
         )
 
 
