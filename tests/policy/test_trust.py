@@ -83,6 +83,8 @@ FOLLOWED = {
     ("_host/places.py", "make", "os.chmod"): "directories that root made in those of root",
     ("_host/shell.py", "make_directory", "os.chown"): "for directories in those of root",
     ("_host/shell.py", "make_directory", "os.chmod"): "for directories in those of root",
+    ("_host/source.py", "_lay_down", "os.chmod"): "a directory that root made, in one that is root's",
+    ("_host/source.py", "_lay_down", "os.chown"): "a directory that root made, in one that is root's",
     ("_host/source.py", "_lay_down", "shutil.copyfileobj"): "from descriptor to descriptor",
     ("_host/systemd.py", "__exit__", "shutil.rmtree"): "a temporary directory of root's own",
 }

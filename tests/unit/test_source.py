@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.server
 import io
 import json
+import os
+import pwd
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from types import SimpleNamespace
 
@@ -53,10 +59,66 @@ def files(url, key="", shell=None, **known):
 
 
 def test_a_login_is_for_its_own_host_and_in_no_argument():
-    text = files("https://me:secret@git.example.com/a.git")["gitconfig"]
-    header = base64.b64encode(b"me:secret").decode()
-    assert f'[http "https://git.example.com/"]\n\textraHeader = "Authorization: Basic {header}"' in text
-    assert "secret" not in text
+    found = files("https://me:secret@git.example.com/a.git")
+    assert '[credential "https://git.example.com"]\n\thelper = ' in found["gitconfig"]
+    assert "secret" not in found["gitconfig"]
+    assert found["login"] == "username=me\npassword=secret\n"
+
+
+class Git(http.server.BaseHTTPRequestHandler):
+    """Answers as the server says: status and headers. Keeps the logins that it was shown."""
+
+    def do_GET(self):
+        self.server.shown.append(self.headers.get("Authorization"))
+        status, headers = self.server.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value + self.path if name == "Location" else value)
+        self.end_headers()
+        # A repository of plain files: git asks this host for more of it.
+        self.wfile.write(f"{'1' * 40}\trefs/heads/main\n".encode() if status == 200 else b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def git_server(status, **headers):
+    """The URL of a server, and the logins that it was shown."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Git)
+    server.answer, server.shown = (status, headers), []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", server.shown
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def ask_git(directory, url):
+    host = url.removeprefix("http://")
+    for name, text in files(f"http://me:secret@{host}/a.git").items():
+        (directory / name).write_text(text.replace("{work}", str(directory)))
+    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": str(directory / "gitconfig"), "GIT_TERMINAL_PROMPT": "0"}
+    subprocess.run(["git", "ls-remote", f"{url}/a.git"], env=env, check=False, capture_output=True)
+
+
+LOGIN = "Basic " + base64.b64encode(b"me:secret").decode()
+
+
+def test_a_host_that_wants_the_login_of_its_source_gets_it(tmp_path):
+    with git_server(401, **{"WWW-Authenticate": 'Basic realm="git"'}) as (url, shown):
+        ask_git(tmp_path, url)
+    assert shown == [None, LOGIN]
+
+
+def test_a_login_does_not_follow_a_redirect_to_another_host(tmp_path):
+    """Whoever has a repository on the host of the source, such as a submodule, may be able to make it redirect."""
+    with git_server(200) as (other, shown), git_server(302, Location=other) as (url, _shown):
+        ask_git(tmp_path, url)
+    assert len(shown) > 1 and set(shown) == {None}
 
 
 def test_keys_are_for_the_host_of_the_source(tmp_path, monkeypatch):
@@ -98,6 +160,21 @@ def test_a_repository_in_a_home_directory_is_shown_to_the_unit():
     assert source.local_repository("file:///root/a.git") == ["/root/a.git"]
     assert source.local_repository("/home/me/a.git") == ["/home/me/a.git"]
     assert source.local_repository("https://git.example.com/home/a.git") == []
+
+
+def test_an_uploaded_source_is_read_by_the_build_account_only(tmp_path, monkeypatch):
+    """It may be private, and other apps and users can pass through the directories above it."""
+    account = SimpleNamespace(pw_gid=os.getgid())
+    monkeypatch.setattr(pwd, "getpwnam", {"_shop": account}.__getitem__)
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: os.stat(path) and (uid, gid) == (0, account.pw_gid))
+    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: os.fstat(descriptor))
+    upload = tmp_path / "uploaded"
+    upload.write_text("code")
+    asked = SimpleNamespace(layout=Layout("shop"), location="/src/a.tar.gz", type="archive", upload=str(upload))
+    path = source.Source._lay_down(asked, str(tmp_path / "src.upload"))
+    assert open(path, encoding="utf-8").read() == "code" and not upload.exists()
+    modes = [stat.S_IMODE(os.stat(each).st_mode) for each in (path, tmp_path / "src.upload")]
+    assert modes == [0o640, 0o750]
 
 
 # -- the program of the unit ------------------------------------------------------------------------------------------

@@ -348,14 +348,14 @@ def _uid_of(name):
 
 
 def end_builds(layout, spared):
-    """End all that runs as the build account, but in a unit whose control group has `spared` in its name."""
+    """End all that runs as the build account, but in units whose control group has one of `spared` in its name."""
     _end([_account(layout.build_account).pw_uid], spared)
 
 
-def _end(found, spared=""):
+def _end(found, spared=()):
     deadline = time.monotonic() + DEATH
     while True:
-        left = {pid: name for pid, name in _processes(found).items() if not spared or spared not in _group_of(pid)}
+        left = {pid: name for pid, name in _processes(found).items() if not _is_in(pid, spared)}
         if not left:
             return
         if time.monotonic() > deadline:
@@ -365,6 +365,11 @@ def _end(found, spared=""):
             for pid in left:
                 _signal(pid, number, found)
         time.sleep(0.05)
+
+
+def _is_in(pid, units):
+    group = _group_of(pid) if units else ""
+    return any(each in group for each in units)
 
 
 def _group_of(pid):

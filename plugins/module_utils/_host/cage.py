@@ -20,7 +20,10 @@ import pwd
 import re
 import select
 import threading
+from contextlib import ExitStack, contextmanager
 
+from . import accounts
+from .lock import BREAK, exclusive
 from .release import APP_NAME, ReleaseError
 from .shell import read_bounded, write_file
 from .systemd import CONTROL, SANDBOX, env_file, escape, quote, render
@@ -59,6 +62,8 @@ BUILD_SANDBOX = {
     "UMask": "0022",
     "LimitCORE": 0,
 }
+# What units do that are given the key of the source, by their names.
+FETCH = ("resolve", "fetch")
 # Sockets by which a build could ask services of the host to do something for it.
 HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/systemd/journal", "/run/fastapi-metrics", "/run/docker.sock")
 
@@ -83,11 +88,15 @@ class Cage:
 
     # -- the two kinds
 
-    def build(self, argv, phase, message, cwd="/", env=None, writable=(), readable=(), packages=False, **options):
+    def build(
+        self, argv, phase, message,
+        cwd="/", env=None, writable=(), readable=(), packages=False, fetches=False, **options,
+    ):  # fmt: skip
         """Run a command of a build as the build account.
 
         :arg writable: paths that it may write beside its own /tmp
         :arg packages: whether it may read the virtual environment, which is closed to all but the app's group
+        :arg fetches: whether it reads the source, by a key or a password, and runs nothing of it
         """
         limits = self.limits
         service = {
@@ -109,7 +118,31 @@ class Cage:
             "ReadWritePaths": [quote(path) for path in writable],
             "WorkingDirectory": escape(cwd),
         }
-        return self._run("build", service, argv, phase, message, env, **options)
+        with self._apart(fetches):
+            return self._run("build", service, argv, phase, message, env, **options)
+
+    @contextmanager
+    def _apart(self, fetches):
+        """Keep units that are given the key of the source from running beside those that run what is in the source.
+
+        They have one account: what a build starts could read the files, and the memory, of the other. The lock of the
+        app is not enough, because a run asks the source for its revision before it takes that, also in check mode.
+        """
+        make_work(WORK)
+        path = os.path.join(os.path.dirname(WORK), f"keys-{self.layout.name}")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(exclusive(path, wait=0 if fetches else self.shell.timeout, shared=fetches))
+            except BlockingIOError as exc:
+                raise ReleaseError(
+                    "lock",
+                    "another run is building it just now. The source is not asked meanwhile, because a build must not "
+                    f"see its key or password. Try again when that run has ended. {BREAK}",
+                ) from exc
+            if fetches:
+                # What an interrupted run left.
+                accounts.end_builds(self.layout, [f"/fastapi-build-{self.layout.name}@{what}-" for what in FETCH])
+            yield
 
     def app(self, id_, argv, phase, message, cwd="/", env=None, writable=(), **options):
         """Run a command of a release as the app's user, with the settings of the release's own service."""
@@ -353,7 +386,7 @@ def read_answer(text):
 
 def make_work(path):
     """A directory that others may pass through and not list; what lies in it says for itself who reads it."""
-    for directory in (os.path.dirname(WORK), WORK, path):
+    for directory in dict.fromkeys((os.path.dirname(WORK), WORK, path)):
         if not os.path.isdir(directory):
             os.mkdir(directory)
         os.chmod(directory, 0o711)

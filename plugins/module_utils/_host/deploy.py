@@ -361,7 +361,14 @@ class Deploy:
                 f"{self.layout.build_account} is not there yet."
             )
             return "unknown"
-        self.result["revision"] = self.source.revision()
+        try:
+            self.result["revision"] = self.source.revision()
+        except ReleaseError as exc:
+            if exc.phase != "lock" or self.check or not self.params["break_lock"]:
+                raise
+            # The run that is to be ended builds just now.
+            self.lock.end_holder()
+            self.result["revision"] = self.source.revision()
         return self.result["revision"]
 
     def _can_resolve(self):
@@ -500,7 +507,7 @@ class Deploy:
 
         What another run started to ask the source for its revision may go on: it runs nothing of the app's.
         """
-        accounts.end_builds(self.layout, f"/fastapi-build-{self.layout.name}@resolve-")
+        accounts.end_builds(self.layout, [f"/fastapi-build-{self.layout.name}@resolve-"])
 
     def _share(self):
         """Put links into the app's shared directory in the place of the shared paths. Links in the tree are root's."""

@@ -222,6 +222,10 @@ class Lock:
                 if not self.content.get("away") and not self.content.get("held"):
                     self._stream.truncate(0)
 
+    def end_holder(self):
+        """End the process that holds it, if one does. What it wrote stays for the next who takes the lock."""
+        self._take(break_lock=True).close()
+
     def note(self, **facts):
         """Write facts into the lock for others to read. In place, as the lock is on this file; whole at each moment."""
         self.content.update(facts)
@@ -297,17 +301,17 @@ class Lock:
 
 
 @contextmanager
-def exclusive(path, wait=MOMENT):
+def exclusive(path, wait=MOMENT, shared=False):
     """Hold a lock on a file that only root can open. BlockingIOError if it is held for longer than `wait` seconds.
 
-    `path` must lie where only root can make files.
+    `path` must lie where only root can make files. With `shared`, others who say so may hold it at the same time.
     """
     descriptor = os.open(path, os.O_RDWR | OPEN, 0o600)
     try:
         deadline = time.monotonic() + wait
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:

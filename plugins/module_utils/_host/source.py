@@ -9,8 +9,8 @@ alone can read, and they are used for the source's own host only: a repository c
 
 from __future__ import annotations
 
-import base64
 import os
+import pwd
 import re
 import shutil
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -28,6 +28,8 @@ ROOT_SSH = "/root/.ssh"
 RESOLVE = 60
 # Of `ssh -G`: what root's own configuration says of a host.
 KEPT = ("hostname", "port", "user", "hostkeyalias", "proxyjump")
+# What git runs when it wants a login. It asks with `get`, and tells what became of it with other words.
+LOGIN_HELPER = r"!f() { test \"$1\" != get || cat {work}/login; }; f"
 UNSAFE_WORD = re.compile(r"[\s\"'\\]")
 
 
@@ -85,13 +87,17 @@ class Source:
                 os.rmdir(uploaded)
 
     def _lay_down(self, directory):
-        """The uploaded file, where the build account can read it, under its own name."""
-        os.mkdir(directory, 0o755)
+        """The uploaded file, where the build account can read it and nobody else, under its own name."""
+        group = pwd.getpwnam(self.layout.build_account).pw_gid
+        os.mkdir(directory, 0o700)
+        os.chown(directory, 0, group)
+        os.chmod(directory, 0o750)
         path = os.path.join(directory, os.path.basename(self.location) if self.type != "directory" else "source.tar.gz")
         descriptor = os.open(self.upload, FILE)
         with os.fdopen(descriptor, "rb") as source, open(path, "xb") as target:
             shutil.copyfileobj(source, target)
-            os.fchmod(target.fileno(), 0o644)
+            os.fchown(target.fileno(), 0, group)
+            os.fchmod(target.fileno(), 0o640)
         os.unlink(self.upload)
         return path
 
@@ -132,6 +138,7 @@ class Source:
             readable=local_repository(self.url if git else ""),
             files=files,
             label=label,
+            fetches=True,
         )
 
 
@@ -161,11 +168,15 @@ def git_files(source, shell):
         "[core]\n\thooksPath = /dev/null",
         '[protocol "ext"]\n\tallow = never',
     ]
+    files = {}
     if source.login:
+        # Asked for by git when a host wants a login, and for this host only. A header of its own would go along when
+        # the host, or a repository on it, sends git on to another one.
         parts = urlsplit(source.url)
-        header = base64.b64encode(source.login.encode()).decode()
-        lines.append(f'[http "{parts.scheme}://{parts.netloc}/"]\n\textraHeader = "Authorization: Basic {header}"')
-    files = {"gitconfig": "\n".join(lines) + "\n"}
+        lines.append(f'[credential "{parts.scheme}://{parts.netloc}"]\n\thelper = "{LOGIN_HELPER}"')
+        user, _colon, password = source.login.partition(":")
+        files["login"] = f"username={user}\npassword={password}\n"
+    files["gitconfig"] = "\n".join(lines) + "\n"
     host = ssh_host(source.url)
     if host or source.ssh_key_file:
         files.update(ssh_files(source, host, shell))
