@@ -137,9 +137,10 @@ def test_bytecode_and_what_became_of_a_release_are_no_damage(layout, top):
 
 
 def test_a_list_that_is_none_is_as_no_list(layout, top):
-    for text in ("", "[", "{}\n[1]\n", '{"format": 1}\n{"a": 1}\n', '{"format": 9}\n', "\xff"):
+    os.rename(f"{top}/lib", f"{top}/away")
+    for text in ("", "[", "{}\n[1]\n", '{"format": 1}\n{"a": 1}\n', '{"format": 1}\n[1]\n', '{"format": 9}\n', "\xff"):
         put(f"{top}/files.jsonl", text, 0o600)
-        assert intact.check(layout, ID) == [], text
+        assert [str(item) for item in intact.check(layout, ID)] == [f"{top}/lib is missing"], text
 
 
 def test_a_release_of_0_2_0_gets_a_list_where_all_that_0_2_0_wrote_is_there(layout):

@@ -2,6 +2,10 @@
 
 import asyncio
 import os
+import time
+
+# Not with preload: each worker imports it.
+time.sleep(float(os.environ.get("SLOW_START", "0")))
 
 
 async def app(scope, receive, send):

@@ -220,6 +220,32 @@ def test_a_recycled_worker_answers_on_its_connections_while_another_has_its_plac
     assert len(gunicorn.workers()) == 1
 
 
+def test_the_only_worker_serves_until_the_next_one_is_ready(gunicorn):
+    gunicorn.start({"SLOW_START": "3"}, max_requests=5)
+    connection = gunicorn.connect()
+    (first,) = {connection.ask().text for _ in range(6)}
+    wait_for(lambda: len(gunicorn.workers()) == 2)
+    answers = []
+    while gunicorn.log.read_text().count("Application startup complete") < 2:
+        begun = time.monotonic()
+        answers.append(gunicorn.connect().ask().text)
+        assert time.monotonic() - begun < 1, "a request waited for the next worker"
+        time.sleep(0.05)
+    assert set(answers) == {first} and len(answers) > 20
+    wait_for(lambda: gunicorn.connect().ask().text != first)
+    wait_for(lambda: len(gunicorn.workers()) == 1, 20)
+    assert first not in gunicorn.workers()
+
+
+def test_a_successor_that_ends_before_it_is_ready_is_asked_for_again(gunicorn, tmp_path):
+    gunicorn.start({"SLOW_START": "2"}, max_requests=5)
+    (first,) = {gunicorn.connect().ask().text for _ in range(6)}
+    (second,) = wait_for(lambda: gunicorn.workers() - {first})
+    os.kill(int(second), signal.SIGKILL)
+    assert gunicorn.connect().ask().text == first
+    wait_for(lambda: gunicorn.connect().ask().text not in {first, second}, 30)
+
+
 def test_workers_that_are_due_together_are_recycled_one_after_the_other(gunicorn):
     gunicorn.start(workers=3, max_requests=5)
     original = gunicorn.workers()

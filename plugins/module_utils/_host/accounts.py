@@ -119,7 +119,11 @@ def refuse_foreign(layout):
         if os.path.lexists(layout.run):
             found.append(describe_path(layout.run))
     if found:
-        raise _refusal(layout, found, "Give the app another name, or remove by hand what nobody needs.")
+        taken = owned and os.path.lexists(layout.base) and os.lstat(layout.base).st_uid in uids(layout)
+        advice = "Give the app another name, or remove by hand what nobody needs."
+        if taken:
+            advice = f"If it is the app's, and its owner was changed: chown root:root {layout.base}, and run this again."
+        raise _refusal(layout, found, advice)
 
 
 def refuse_removal(layout):

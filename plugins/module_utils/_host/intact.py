@@ -26,6 +26,8 @@ from .tree import FILE, open_below
 
 LIST, VENV_LIST = "files.jsonl", ".files.jsonl"
 HEADER = {"format": 1}
+# Path, kind, mode, owner, group, size, content or target, and when it was written.
+LINE = 8
 # The entries of a release that are listed. What becomes of it is noted in others.
 PARTS = ("src", "venv", "gunicorn.conf.py", "start.sh", "env", "lib", "systemd", "preload.json")
 # Of them what 0.2.0 wrote.
@@ -132,9 +134,8 @@ def _listed(path):
             if os.fstat(stream.fileno()).st_uid != os.geteuid():
                 return None
             header, *lines = map(json.loads, stream)
-        if header != HEADER:
-            return None
-        return [(str(line[0]), *line[1:8]) for line in lines if len(line) == 8]
+        whole = header == HEADER and all(isinstance(line, list) and len(line) == LINE for line in lines)
+        return [tuple(line) for line in lines if isinstance(line[0], str)] if whole else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

@@ -84,6 +84,8 @@ def keep_directories(layout, passable):
             remove(path)  # what another account owns there would fail the next build
         if path in wrong or not os.path.isdir(path):
             make_directory(path, uid, gid, modes[0])
+    if os.path.lexists(layout.history) and os.lstat(layout.history).st_uid != os.geteuid():
+        os.chown(layout.history, os.geteuid(), -1, follow_symlinks=False)
     return [f"{path} was {found}, and is {wanted}" for path, (found, wanted) in wrong.items()]
 
 

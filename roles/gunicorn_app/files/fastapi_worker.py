@@ -12,8 +12,8 @@ Requests, event streams and WebSockets that are open may go on until the gracefu
 is cut, counted, and reported in a line of the journal that the deploy reads.
 
 A worker that has had its `max_requests` goes the same way. gunicorn starts the next one only when the last one is gone;
-so it asks the master for one more before it drains, and the hook `child_exit` takes that back. They go one after the
-other, or there would be many more workers than were asked for.
+so it asks the master for one more, serves until that one is ready, and then drains; the hook `child_exit` takes that back.
+They go one after the other, or there would be many more workers than were asked for.
 
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would
 otherwise go on sending requests to it, on connections that it keeps, for as long as there are requests.
@@ -50,6 +50,8 @@ LIVE = os.environ.get("FASTAPI_LIVE", "")
 SOCKET = os.environ.get("FASTAPI_RELEASE", "") + ".sock"
 # Held by the worker that is being recycled. Unset when run by hand: then each goes when it likes.
 TURN = os.path.join(os.environ["RUNTIME_DIRECTORY"], "recycling") if "RUNTIME_DIRECTORY" in os.environ else ""
+# A byte for each worker of this release that has become ready, and for each that has ended.
+READY, ENDED = (os.path.join(os.environ.get("RUNTIME_DIRECTORY", ""), name) for name in ("ready", "ended"))
 # Left of the graceful timeout for cutting what is open, and for the app's own shutdown, before the master kills.
 LAST_SECONDS = 2
 # Seconds that a worker has for its import. The deploy waits for `health.timeout`, and systemd for `timeout_start`.
@@ -67,6 +69,7 @@ ENDS = fastapi_metrics.Ends()
 
 def child_exit(server, worker):
     """gunicorn's hook: with a worker that is gone goes the place that it may have asked for."""
+    tally(ENDED)
     server.num_workers = max(server.num_workers - 1, server.cfg.workers)
     if isinstance(worker, LameDuckWorker):
         # The master closes its sockets before it stops its workers.
@@ -163,6 +166,23 @@ def takes_turn():
     return True
 
 
+def tally(path):
+    """Count one more, for the worker that waits for its successor."""
+    if TURN:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, b".")
+        finally:
+            os.close(descriptor)
+
+
+def counted(path):
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 class HalfClosing:
     """A transport that, once it is to be closed, sends no more and still takes what comes.
 
@@ -195,6 +215,8 @@ class LameDuckServer(Server):
     # Whether another worker can be had for one that drains.
     replaceable = False
     recycled = False
+    # How many workers had become ready, and how many had ended, when another one was asked for.
+    asked = None
     metrics = None
     note = None
 
@@ -202,6 +224,7 @@ class LameDuckServer(Server):
         self.config.http_protocol_class = isolated(self.config.http_protocol_class)
         await super().startup(sockets=sockets)
         if self.started:
+            tally(READY)
             self.note.write("serving")
             if self.metrics:
                 self.metrics.state = "serving"
@@ -213,10 +236,24 @@ class LameDuckServer(Server):
         # Every second, as uvicorn makes these headers anew. A readlink costs a microsecond.
         if not is_live():
             self._answer_with_close()
-        if self.max_requests and self.server_state.total_requests >= self.max_requests and takes_turn():
+        due = self.max_requests and self.server_state.total_requests >= self.max_requests
+        if due and (self.asked or takes_turn()) and self._has_successor():
             logging.getLogger("uvicorn.error").info("Recycled after %d requests", self.server_state.total_requests)
             self.recycled = True
         return self.recycled
+
+    def _has_successor(self):
+        """Whether another worker is ready in this one's place, which is asked for first."""
+        if not self.replaceable:
+            return True
+        ready, ended = counted(READY), counted(ENDED)
+        if self.asked and ready > self.asked[0]:
+            return True
+        # With a worker that ended meanwhile, whichever it was, the place has gone that was asked for.
+        if not self.asked or ended > self.asked[1]:
+            self.asked = (ready, ended)
+            os.kill(os.getppid(), signal.SIGTTIN)
+        return not TURN
 
     async def shutdown(self, sockets=None):
         if self.metrics:
@@ -239,8 +276,6 @@ class LameDuckServer(Server):
                 self.metrics.end()
 
     def _prepare_recycling(self):
-        if self.replaceable:
-            os.kill(os.getppid(), signal.SIGTTIN)
         # As when the master stops it: an app that listens for the signal ends its event streams.
         handler = signal.getsignal(signal.SIGTERM)
         if callable(handler):

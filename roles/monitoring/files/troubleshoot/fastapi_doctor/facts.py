@@ -177,6 +177,12 @@ def units(host):
     if shown.code:
         raise RuntimeError(f"systemctl show: {shown.err.strip()}")
     blocks = parse.unit_blocks(shown.out)
+    # The property is as old as the first look at the unit, and releases are enabled without a reload.
+    own = [f"{app['name']}@{app['live']}.{kind}" for app in host.apps if app["live"] for kind in ("service", "socket")]
+    states = run("systemctl", "is-enabled", "--", *own).out.split() if own else []
+    for name, state in zip(own, states, strict=False):
+        if name in blocks:
+            blocks[name]["UnitFileState"] = state
     return {
         "units": blocks,
         "failed": failed,
