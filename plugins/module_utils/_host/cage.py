@@ -196,7 +196,12 @@ class Cage:
             write_file(path, render(sections), 0o644)
             with Output(os.path.join(work, "output")) as said:
                 _out, failed = self.shell.run(
-                    ["systemctl", "start", "--wait", name], phase, message, check=False, timeout=timeout + 60, option=option
+                    ["systemctl", "start", "--wait", name],
+                    phase,
+                    message,
+                    check=False,
+                    timeout=timeout + 60,
+                    option=option,
                 )
                 result = self._result(name) if failed else {"Result": "success"}
                 ended = True

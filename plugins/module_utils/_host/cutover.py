@@ -140,14 +140,16 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        changed = environment.names(*(environment.of(self.layout, each) for each in (previous, id_))) if previous else []
+        texts = [environment.of(self.layout, each) for each in (previous, id_) if previous]
+        changed = environment.names(*texts) if texts else []
         if changed:
             line["env_changed"] = changed
         try:
             said = append(self.layout, line)
             self.warnings += [said] if said else []
         except OSError as exc:
-            self.warnings.append(f"{self.layout.name}: {self.layout.history} has no line of this {action}: {exc.strerror}.")
+            said = f"{self.layout.history} has no line of this {action}: {exc.strerror}."
+            self.warnings.append(f"{self.layout.name}: {said}")
 
     def prune(self, live, keep):
         releases = self.layout.releases_by_age()
@@ -281,8 +283,8 @@ class Cutover:
         previous = left["previous"]
         if unknown:
             self.warnings.append(
-                f"{self.layout.name}: the run that switched to release {live} ended before its guard did, and it cannot "
-                f"be judged any more: {unknown}. It goes on serving."
+                f"{self.layout.name}: the run that switched to release {live} ended before its guard did, and it "
+                f"cannot be judged any more: {unknown}. It goes on serving."
             )
         if not wrong:
             return ""

@@ -184,8 +184,9 @@ class Deploy:
         self.version = manifest["version"] if manifest else self.version
         self.result["revision"] = serving
         self.result["held"] = hold
+        what = f"{'this setting of ' if revision == serving else ''}{named(hold)}"
         self.cutover.warnings.append(
-            f"{self.layout.name}: {'this setting of ' if revision == serving else ''}{named(hold)} was not released: it is held {held_by(hold)}. {self.version} goes on "
+            f"{self.layout.name}: {what} was not released: it is held {held_by(hold)}. {self.version} goes on "
             f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
         )
         return True

@@ -66,8 +66,9 @@ def with_environment(layout, id_, text, shell, by, number):
         shell.run(["cp", "-a", "--reflink=auto", "--", *parts, new], "build", "cannot copy the release")
         write_file(os.path.join(new, "env"), text, 0o600)
         facts = {"id": made, "digest": wanted, "created": now(), "by": by, "inputs": inputs}
-        text = json.dumps({**manifest, **facts, "format": MANIFEST_FORMAT, "sequence": number()}, indent=2, sort_keys=True)
-        write_file(os.path.join(new, "manifest.json"), text + "\n", 0o600)
+        facts.update(format=MANIFEST_FORMAT, sequence=number())
+        complete = json.dumps({**manifest, **facts}, indent=2, sort_keys=True) + "\n"
+        write_file(os.path.join(new, "manifest.json"), complete, 0o600)
     except (OSError, ReleaseError) as exc:
         remove_release(layout, made)
         raise exc if isinstance(exc, ReleaseError) else ReleaseError("build", str(exc)) from exc

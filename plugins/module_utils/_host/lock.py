@@ -43,7 +43,7 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"
 # Seconds for which a run may be away between two of its steps, while tasks of the user's own run on the controller.
 AWAY = 3600
 BREAK = "To end it and go on with this run, give -e break_lock=true."
-# Held for the moment in which a lock file is replaced, and how many seconds that may be. Only root can make files in /run.
+# Held for the moment in which a lock file is replaced, and the seconds that this may be. Only root makes files in /run.
 MOMENT = 10
 RENEWAL = "/run/fastapi-lock"
 OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

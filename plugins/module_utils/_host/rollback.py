@@ -92,8 +92,8 @@ class Rollback:
         if differ:
             self.cutover.warnings.append(
                 f"{self.layout.name}: the environment of {versions[target]} differs from that of what serves, in "
-                f"{', '.join(differ)}. If one of them was changed elsewhere as well, such as the password of a database, "
-                f"go back with {CURRENT}."
+                f"{', '.join(differ)}. If one of them was changed elsewhere as well, such as the password of a "
+                f"database, go back with {CURRENT}."
             )
         return own
 
