@@ -93,7 +93,7 @@ class Cutover:
         if found:
             self.cage.end_leftovers()
         self.set_aside()
-        self.settle()
+        self.settle_order()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
                 Instance(self.layout, id_, self.shell).stop()
@@ -108,7 +108,7 @@ class Cutover:
             self.warnings.append(set_aside(self.layout.order, self.order.damage))
         self.warnings += [set_aside(path, why) for path, why in list(self.layout.damaged())]
 
-    def settle(self, **facts):
+    def settle_order(self, **facts):
         """What the last switch has made of the order counts from now on, also where the run died that switched."""
         pending = self.order.pending
         if pending:
@@ -411,7 +411,7 @@ class Cutover:
         )
         self.switch(id_, previous)
         self.hook("after_switch", id_, previous, settings)
-        self.settle()
+        self.settle_order()
         if previous and previous != id_:
             self.finish(previous)
 

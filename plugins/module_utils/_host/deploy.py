@@ -100,7 +100,7 @@ class Deploy:
         else:
             self._begin(live)
         last = self.params["until"] == "done" or not (self.result["changed"] or self.params["until"] == "abort")
-        if self.params["forget_secrets"] and last:
+        if self.params.get("forget_secrets") and last:
             self._forget()
         serves = self.layout.live_id()
         self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
@@ -124,7 +124,7 @@ class Deploy:
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
         manifest = self.layout.manifest(live) if live else None
-        if live and not self.params["release_again"] and self._is_held(revision, manifest) and not manifest:
+        if live and not self.params.get("release_again") and self._is_held(revision, manifest) and not manifest:
             return
         wanted = digest(self.data)
         if manifest is not None and manifest["digest"] == wanted and self._is_settled(live):
@@ -454,7 +454,7 @@ class Deploy:
         if self._is_guarded():
             self.cutover.guard(self.id, guard["access_log"] or self.layout.log("access"), guard)
         facts = {"deployed": now(), "by": self.params["who"]}
-        if not self.cutover.settle(**facts):
+        if not self.cutover.settle_order(**facts):
             self.cutover.mark(self.id, "good", **facts)
         if self.previous and self.previous != self.id:
             self.cutover.finish(self.previous)
@@ -519,7 +519,6 @@ class Deploy:
             "gunicorn cannot load the app",
             cwd=project,
             timeout=timeout + GONE,
-            option=f"service.timeout_start {timeout} s, and {GONE} s",
             env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
             collect="check.json",

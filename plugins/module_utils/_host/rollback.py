@@ -86,7 +86,7 @@ class Rollback:
     def _environment(self, live, target, versions):
         """The environment that the release is to have; a warning where it is another than that of today."""
         own = environment.of(self.layout, target)
-        if self.params["env"] == "current":
+        if self.params.get("env") == "current":
             return environment.todays(self.layout, live)
         differ = environment.names(environment.of(self.layout, live), own) if live not in {None, target} else []
         if differ:
@@ -104,7 +104,7 @@ class Rollback:
             return environment.with_environment(self.layout, target, text, self.shell, self.params["who"], number)
 
     def _forget(self, live):
-        if self.params["forget_secrets"] and environment.outdated(self.layout, live):
+        if self.params.get("forget_secrets") and environment.outdated(self.layout, live):
             self.result["changed"] = True
             if not self.check:
                 with self._locked("forget old secrets"):
