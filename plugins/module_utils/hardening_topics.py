@@ -21,6 +21,8 @@ UNPRIVILEGED = 1024
 RSA_BITS = 3072
 RSA_BITS_STRICT = 4096
 RSA_KEY = "/etc/ssh/ssh_host_rsa_key"
+# The file that a line of `visudo -c` is about.
+SUDOERS_FILE = re.compile(r"(/[^:]+):")
 
 
 class TopicError(Exception):
@@ -214,9 +216,10 @@ class Firewall(Topic):
 class Sudo(Topic):
     program = "/usr/sbin/visudo"
     # All files together, once they are in place.
-    activate = (["visudo", "-c", "-q"],)
+    activate = (["visudo", "-c"],)
 
     def test(self, stage):
+        self._test_others()
         for path, text in self.texts.items():
             if not path.startswith("/etc/sudoers.d/"):
                 continue
@@ -228,6 +231,19 @@ class Sudo(Topic):
                 self.checked("visudo", "-c", "-f", staged)
             except TopicError as error:
                 raise TopicError(f"visudo refuses {path} (hardening_sudo):\n{error}".replace(staged, path)) from error
+
+
+    def _test_others(self):
+        """Files that were there before fail the check of all files, too: say so before anything changes."""
+        code, output = self.run("visudo", "-c")
+        lines = [line for line in output.splitlines() if not line.endswith("parsed OK")]
+        named = [match[1] for line in lines for match in [SUDOERS_FILE.match(line)] if match]
+        others = sorted({*named} - {*self.texts})
+        if code and others:
+            raise TopicError(
+                f"visudo refuses {', '.join(others)}, which this role did not write (hardening_sudo):\n"
+                + "\n".join(lines)
+                + f"\nCorrect it with `visudo -f {others[0]}`, its mode with `chmod 0440`, and run this again")
 
 
 class DeployUser(Sudo):

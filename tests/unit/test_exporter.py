@@ -25,6 +25,7 @@ from fastapi_exporter import edge, page, registry, releases, senders, statsd
 from fastapi_exporter.certificates import describe, sites
 
 SHOP, BLOG, ROOT = 990, 991, 0
+SHELL = "/usr/sbin/nologin"
 
 
 class Clock:
@@ -45,7 +46,7 @@ class Passwd:
         self.add("blog", BLOG)
 
     def add(self, name, uid, comment="FastAPI app", home="/nonexistent"):
-        self.accounts[uid] = SimpleNamespace(pw_name=name, pw_uid=uid, pw_gecos=comment, pw_dir=home)
+        self.accounts[uid] = SimpleNamespace(pw_name=name, pw_uid=uid, pw_gecos=comment, pw_dir=home, pw_shell=SHELL)
 
     def by_uid(self, uid):
         self.asked += 1

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.daoman.fastapi.plugins.action.harden import addresses, verdict
-from ansible_collections.daoman.fastapi.plugins.module_utils import hardening, spec
+from ansible_collections.daoman.fastapi.plugins.module_utils import hardening, hardening_topics, spec
 from ansible_collections.daoman.fastapi.plugins.module_utils import rules as all_rules
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.way_in import answer_of
 
@@ -199,6 +201,34 @@ def test_addresses_of_the_fleet():
 def test_the_answer_is_the_last_line():
     assert answer_of('Banner {\nnot this\n{"failure": ""}\n') == {"failure": ""}
     assert answer_of("nothing") is None
+
+
+# -- sudo ------------------------------------------------------------------------------------------------------------
+
+OWN = "/etc/sudoers.d/zz-fastapi-hardening"
+PARSED = "/etc/sudoers: parsed OK\n/etc/sudoers.d/README: parsed OK\n"
+# As visudo of Debian 12 and 13 says it.
+MODE = "{}: bad permissions, should be mode 0440\n"
+SYNTAX = "{}:1:12: syntax error\nbroken line(\n           ^\n"
+
+
+def sudo(code, output):
+    return hardening_topics.Sudo(SimpleNamespace(run=lambda _command: (code, output)), {OWN: "operator ALL=(ALL) ALL"})
+
+
+@pytest.mark.parametrize("said", [MODE, SYNTAX])
+def test_a_file_that_sudo_refused_before_is_named_in_the_words_of_visudo(said, tmp_path):
+    with pytest.raises(hardening_topics.TopicError) as caught:
+        sudo(1, PARSED + said.format("/etc/sudoers.d/admins")).test(str(tmp_path))
+    message = str(caught.value)
+    assert "visudo refuses /etc/sudoers.d/admins, which this role did not write (hardening_sudo)" in message
+    assert said.format("/etc/sudoers.d/admins").strip() in message and "parsed OK" not in message
+    assert "visudo -f /etc/sudoers.d/admins" in message
+
+
+def test_a_file_of_the_role_that_is_refused_now_is_about_to_be_replaced(tmp_path):
+    with pytest.raises(hardening_topics.TopicError, match=f"visudo refuses {OWN} .hardening_sudo.:"):
+        sudo(1, PARSED + MODE.format(OWN)).test(str(tmp_path))
 
 
 # -- the role's variables ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,3 +84,24 @@ def test_only_removals_are_looked_into(local, kinds, found):
             theirs.send(message(local, 0x0A00))
         theirs.send(b"short")
         assert local.removals(ours) is found
+
+
+@pytest.mark.parametrize("is_off", [True, False])
+def test_rules_go_with_their_settings_also_when_the_service_fails(local, monkeypatch, tmp_path, is_off):
+    settings = tmp_path / "local-services.json"
+    settings.write_text('{"ports": [9090], "users": [], "targets": []}', encoding="utf-8")
+
+    def fails(_settings, _ending):
+        if is_off:
+            settings.unlink()
+        raise SystemExit("nft was ended")
+
+    asked = []
+    monkeypatch.setattr(local, "keep_loaded", fails)
+    monkeypatch.setattr(local, "nft", lambda *arguments: asked.append(arguments) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr(local.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(local.signal, "set_wakeup_fd", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["local", str(settings)])
+    with pytest.raises(SystemExit):
+        local.main()
+    assert asked == ([("delete", "table", "inet", "fastapi_local")] if is_off else [])

@@ -258,6 +258,14 @@ def test_a_rollback_brings_back_code_and_settings_without_the_network(host, tiny
     assert last["reason"] == "prices are wrong"
 
 
+def test_a_release_asks_for_no_reload_of_systemd(host, tiny):
+    """Or systemctl warns at every call by hand, and the next run takes all units for changed."""
+    host.check_output("systemctl daemon-reload")
+    tiny.deployed(env={"RELOADED": "no"})
+    rollback(tiny)
+    assert "NeedDaemonReload=yes" not in host.check_output("systemctl show --property NeedDaemonReload '*'")
+
+
 def test_a_rollback_never_chooses_what_failed_or_was_rolled_back(host, tiny):
     first, _second = revisions(tiny, "good", "bad")
     rollback(tiny)

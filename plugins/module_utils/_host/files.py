@@ -53,6 +53,15 @@ def opened_by_links(path):
         os.close(descriptor)
 
 
+def stream(path, owner=None):
+    """A stream of a regular file; OSError for anything else, such as a link, or of another owner."""
+    with opened(path) as descriptor:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or owner not in (None, found.st_uid):
+            raise OSError(f"{path} is not a regular file of its owner")
+        return os.fdopen(os.dup(descriptor), "rb")
+
+
 def read_bytes(path, most=MOST, end=False, links=False):
     """The first bytes of a file, or the last with `end`; OSError where it is none, or a link without `links`."""
     with opened_by_links(path) if links else opened(path) as descriptor:

@@ -83,11 +83,13 @@ class Instance:
     def start(self, timeout):
         """Install the units and start them."""
         for kind, path in zip(("socket", "service"), self.layout.unit_paths(self.id)):
-            there, wanted = read_text(path), read_text(self.layout.release(self.id, "systemd", kind))
-            if there != wanted:
+            wanted = read_text(self.layout.release(self.id, "systemd", kind))
+            if read_text(path) != wanted:
                 write_file(path, wanted, 0o644)
-            if there and there != wanted:
-                self._systemctl("daemon-reload")
+        # Units that ran a moment ago may still be loaded, from the files that were here then.
+        output, _code = self._systemctl("show", "--property", "NeedDaemonReload", self.socket, self.service)
+        if "NeedDaemonReload=yes" in output.splitlines():
+            self._systemctl("daemon-reload")
         self._systemctl(
             "start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30
         )
@@ -125,13 +127,14 @@ class Instance:
         found = self.properties("ActiveState", "NRestarts")
         return found.get("NRestarts", "0") != "0" or found.get("ActiveState") != "active"
 
-    # Links for the next boot: systemd reads them then, and need not be reloaded now.
+    # Links for the next boot, made in the file system (--root): the running systemd need not read them. Asked to make
+    # them, it would count all units of the host as changed on disk until the next `daemon-reload`.
 
     def enable(self):
-        self._systemctl("enable", "--quiet", "--no-reload", self.socket, self.service, phase="switch")
+        self._systemctl("enable", "--root=/", "--quiet", self.socket, self.service, phase="switch")
 
     def disable(self):
-        self._systemctl("disable", "--quiet", "--no-reload", self.socket, self.service, check=False)
+        self._systemctl("disable", "--root=/", "--quiet", self.socket, self.service, check=False)
 
     def switch(self, previous):
         """Send nginx and `current` here. The link is the one thing that decides; its rename is atomic."""

@@ -15,8 +15,9 @@ import socket
 import sys
 import time
 
-# Isolated (-I), Python does not look beside the program by itself.
+# Isolated (-I), Python looks in neither: this program's directory, and the one beside it, of the host's own package.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(os.path.dirname(sys.path[0]))
 
 from fastapi_exporter import registry as numbers
 from fastapi_exporter import senders, statsd

@@ -138,6 +138,18 @@ def main():
     signal.set_wakeup_fd(wake.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    try:
+        keep_loaded(settings, ending)
+    finally:
+        # They stay over a restart. They go with their settings, where they are switched off.
+        if not os.path.exists(path):
+            done = nft("delete", "table", *TABLE)
+            if done.returncode != 0:
+                print(f"nft does not remove the rules for the local services: {done.stderr.strip()}", flush=True)
+
+
+def keep_loaded(settings, ending):
+    """Keeps the table loaded until something can be read from `ending`."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as events:
         events.setblocking(False)
         events.bind((0, 1 << GROUP - 1))
@@ -154,9 +166,6 @@ def main():
             elif events in ready and removals(events) and listed() != meant:
                 meant = load(settings, uids)
                 print("The rules for the local services were removed by somebody, and are loaded again.", flush=True)
-    # They stay over a restart. They go with their settings, where they are switched off.
-    if not os.path.exists(path):
-        nft("delete", "table", *TABLE)
 
 
 if __name__ == "__main__":

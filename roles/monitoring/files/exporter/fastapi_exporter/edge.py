@@ -16,7 +16,8 @@ import json
 import os
 import re
 
-from fastapi_exporter.files import open_regular
+from fastapi_host.files import stream
+
 from fastapi_exporter.registry import LINES
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -51,7 +52,7 @@ class Log:
 
     def __init__(self, path, inode=None, position=0):
         self.path = path
-        self.stream = open_regular(path)
+        self.stream = stream(path)
         self.inode = os.fstat(self.stream.fileno()).st_ino
         self.position = position if inode == self.inode else 0
         self.left = None

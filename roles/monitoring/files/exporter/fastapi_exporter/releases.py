@@ -13,12 +13,11 @@ import re
 import time
 from collections import Counter
 
-from fastapi_exporter.files import open_regular
+from fastapi_host.files import stream
+from fastapi_host.release import APP_NAME, ID
 
 ACTIONS = ("deploy", "rollback")
 OUTCOMES = ("good", "failed")
-APP = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
-RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}\Z")
 # A tag, a branch, a commit, a version or a requirement. Nothing that could be an address with a password in it.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~/=<>!,-]{0,99}\Z")
 # Histories are root's; what is at their place by somebody else is not read.
@@ -42,7 +41,7 @@ class Releases:
     def apps(self):
         """Names of the apps, with their histories. A history that has not grown is not read again."""
         with contextlib.suppress(OSError):
-            for name in filter(APP.match, sorted(os.listdir(self.top))):
+            for name in filter(APP_NAME.match, sorted(os.listdir(self.top))):
                 path = os.path.join(self.top, name, "history.jsonl")
                 with contextlib.suppress(OSError):
                     size = os.lstat(path).st_size
@@ -55,7 +54,7 @@ class Releases:
             found = os.path.basename(os.readlink(os.path.join(self.top, name, "live.sock"))).removesuffix(".sock")
         except OSError:
             return ""
-        return found if RELEASE.match(found) else ""
+        return found if ID.match(found) else ""
 
     def values(self):
         """(metric, kind, [(labels, number)])."""
@@ -89,8 +88,8 @@ class Releases:
 
 def history(path, owner):
     found = []
-    with open_regular(path, owner) as stream:
-        for line in stream.read(MOST_BYTES).decode("utf-8", "replace").splitlines():
+    with stream(path, owner) as lines:
+        for line in lines.read(MOST_BYTES).decode("utf-8", "replace").splitlines():
             # A damaged line takes no other with it.
             with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(line)

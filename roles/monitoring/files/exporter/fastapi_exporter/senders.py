@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import pwd
-import re
 import socket
 import struct
 import time
 
-# The accounts that the role gunicorn_app makes, and no others. A user cannot give their own account this home.
-COMMENT = "FastAPI app"
-HOME = "/nonexistent"
-NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+from fastapi_host.accounts import COMMENT, is_ours
+from fastapi_host.release import APP_NAME
+
 # Seconds for which an answer holds: apps come and go, and a user id may become another app's.
 HOLDS = 10.0
 MOST_KNOWN = 1000
@@ -69,8 +67,7 @@ class Accounts:
             found = lookup(key)
         except (KeyError, OverflowError):
             return ""
-        own = found.pw_uid != 0 and (found.pw_gecos, found.pw_dir) == (COMMENT, HOME) and NAME.match(found.pw_name)
-        return found.pw_name if own else ""
+        return found.pw_name if is_ours(found, COMMENT) and APP_NAME.match(found.pw_name) else ""
 
 
 class Allowance:
