@@ -119,7 +119,7 @@ options:
     type: bool
     default: false
   forget_secrets:
-    description: Remove the releases whose environment is not that of the one that serves then, also those to go back to.
+    description: Remove the releases whose environment is not that of the one that serves then, also the way back.
     type: bool
     default: false
   release_again:

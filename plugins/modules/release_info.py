@@ -50,7 +50,7 @@ releases:
       description: Id of the release.
       type: str
     order:
-      description: Number of the release in the order that counts. It grows with each release and each switch; 0 before 0.3.
+      description: Number of the release in the order that counts, which grows with each switch; 0 before 0.3.
       type: int
     version:
       description: What was asked for, such as a tag.

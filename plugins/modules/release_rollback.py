@@ -40,14 +40,14 @@ options:
     default: ""
   env:
     description:
-      - V(current) starts the release with the environment that the next deploy would give it, as a new release of the same
-        revision. After a password was changed elsewhere, those of earlier releases are of no use.
+      - V(current) starts the release with the environment that the next deploy would give it, as a new release of the
+        same revision. After a password was changed elsewhere, those of earlier releases are of no use.
       - Empty starts it with its own.
     type: str
     choices: ["", current]
     default: ""
   forget_secrets:
-    description: Remove the releases whose environment is not that of the one that serves then, also those to go back to.
+    description: Remove the releases whose environment is not that of the one that serves then, also the way back.
     type: bool
     default: false
   reason:

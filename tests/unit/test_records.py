@@ -61,7 +61,8 @@ def test_tidy_sets_aside_what_readers_name_and_then_they_name_it_no_more(tmp_pat
     os.makedirs(layout.release(id_))
     os.makedirs(layout.units)
     os.symlink(layout.socket(id_), layout.live)
-    paths = [layout.order, layout.lock, layout.history, *(layout.release(id_, f"{name}.json") for name in ("manifest", "state"))]
+    paths = [layout.order, layout.lock, layout.history]
+    paths += [layout.release(id_, f"{name}.json") for name in ("manifest", "state")]
     for path in paths:
         with open(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as stream:
             stream.write("{")

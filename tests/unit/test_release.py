@@ -17,7 +17,6 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_fetch i
     verify,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.caged_install import requirement_name
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import ReleaseError
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_file
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.tree import reader
 

@@ -226,8 +226,9 @@ def switched(layout, before, after, guard=GUARD):
     with open(layout.log("access"), "w", encoding="utf-8") as stream:
         for count, offset, status in ((before, -30, 200), (after, 3, 500), (before, 3, 200)):
             for number in range(count):
-                entry = {"msec": begun + offset + number / 1000, "request_time": 0.01, "status": status, "method": "GET"}
-                stream.write(json.dumps({**entry, "uri": "/x", "upstream_addr": f"unix:/run/shop/{number}.sock"}) + "\n")
+                entry = {"msec": begun + offset + number / 1000, "request_time": 0.01, "status": status}
+                entry |= {"method": "GET", "uri": "/x", "upstream_addr": f"unix:/run/shop/{number}.sock"}
+                stream.write(json.dumps(entry) + "\n")
 
 
 @pytest.fixture

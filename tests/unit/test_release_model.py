@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Random sequences of what happens to an app, on the real engine, against a small model.
 
-The model says what must serve, where a rollback must go, and what is held. Systemd, git and builds are stood in for; files,
-links, locks and states are real, below a temporary directory. A run may be killed before anything that it does.
+The model says what must serve, where a rollback must go, and what is held. Systemd, git and builds are stood in for;
+files, links, locks and states are real, below a temporary directory. A run may be killed before anything that it does.
 
 FASTAPI_MODEL_SEED=<n> repeats a sequence that failed, FASTAPI_MODEL_STEPS=<n> makes more.
 """
@@ -82,15 +82,16 @@ class World:
 
     def params(self, **more):
         return {
-            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "resolve_timeout": 5, "build_limits": {},
+            "name": "shop", "uv_hashes": [], "env": {"SETTING": self.setting}, "build_timeout": 5, "build_limits": {},
             "build_env": {}, "build_secrets": {}, "who": "me@here", "reason": "", "run": "", "until": "done",
             "break_lock": False, "source_type": "git", "source": "git@host:shop", "version": self.revision,
             "subdirectory": "", "extras": [], "groups": [], "shared_paths": [], "static_paths": [], "files": {},
             "build_hooks": {}, "server_requirements": [], "socket_group": "www-data", "python": "3.13",
             "units": {"service": "", "socket": ""}, "keep": self.keep, "guard": GUARD, "migrate": True,
             "domain": "shop.example.com", "health": {}, "hook_timeout": 5, "timeout_start": 5, "timeout_stop": 5,
-            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "", **{"forget_secrets": False, **more},
-        }  # fmt: skip
+            "hooks": {point: ["true"] for point in POINTS}, "upload": "", "release": "", "previous": "",
+            "forget_secrets": False, "release_again": False,
+        } | more  # fmt: skip
 
 
 class Unit:
@@ -418,7 +419,7 @@ class Walk:
             self.roll_back(key if state != "failed" or id_ == self.layout.live_id() else None, id_)
 
     def roll_back(self, key, name=""):
-        """With the environment of the release, or with that of today: then it is another release of the same revision."""
+        """With the environment of the release, or with that of today: that is another release of its revision."""
         was, before = copy.deepcopy(self.model), self.model.live
         fails = self.world.fails
         env = "current" if self.chance.random() < 0.2 else ""
@@ -522,11 +523,12 @@ class Days:
 
     def deploy(self, revision, setting="s1", **options):
         self.world.revision, self.world.setting = revision, setting
-        return self.run(deploy.Deploy(self.world.params(**{"release_again": False, **options}), None))
+        return self.run(deploy.Deploy(self.world.params(**options), None))
 
     def back(self, release="", **options):
-        params = {"name": "shop", "release": release, "reason": "wrong prices", "break_lock": False, "who": "ann@laptop"}
-        return self.run(rollback.Rollback({**params, "env": "", "forget_secrets": False, **options}, None))
+        params = {"name": "shop", "release": release, "env": "", "forget_secrets": False, "break_lock": False}
+        params |= {"reason": "wrong prices", "who": "ann@laptop", **options}
+        return self.run(rollback.Rollback(params, None))
 
     def history(self):
         with open(self.layout.history, encoding="utf-8") as stream:

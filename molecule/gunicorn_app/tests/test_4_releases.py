@@ -290,6 +290,27 @@ def test_a_rollback_goes_where_it_is_told(host, tiny):
     assert second in refused.stderr, "it says what there is"
 
 
+def test_what_was_rolled_back_is_kept_from_a_deploy_until_it_is_asked_for_again(host, tiny):
+    first, second = revisions(tiny, "kept", "left")
+    rollback(tiny, reason="prices are wrong")
+    done = tiny.deploy(env={"SETTING": "left"})
+    assert done.returncode == 0 and tiny.ask("/revision") == "kept", done.stdout + done.stderr
+    assert "was not released: it is held since" in done.stdout + done.stderr
+    assert "prices are wrong" in done.stdout + done.stderr
+    assert tiny.deploy("-e", "gunicorn_app_release_again=true", env={"SETTING": "left"}).returncode == 0
+    assert tiny.live() == second
+    rollback(tiny)
+    assert tiny.live() == first
+
+
+def test_an_old_release_starts_with_the_environment_of_today(host, tiny):
+    first, _second = revisions(tiny, "old", "new")
+    assert play(tiny, "release_rollback", env="current").returncode == 0
+    assert (tiny.ask("/revision"), tiny.ask("/env")["SETTING"]) == ("old", "new")
+    assert tiny.live() != first and host.file(f"/srv/tiny/releases/{tiny.live()}/src/main.py").user == "root"
+    assert history(host)[-1]["action"] == "rollback"
+
+
 def test_a_rollback_in_check_mode_says_where_it_would_go(host, tiny):
     first, second = revisions(tiny, "here", "there")
     out = play(tiny, "release_rollback", "--check", "--diff").stdout
@@ -303,7 +324,20 @@ def test_a_rollback_to_a_release_that_does_not_start_any_more_changes_nothing(ho
     refused = play(tiny, "release_rollback")
     assert refused.returncode != 0 and "No module named 'main'" in refused.stderr
     assert (tiny.live(), tiny.ask("/revision")) == (second, "new")
+    assert releases(host)[first] == "does not start"
     assert host.run(f"systemctl is-active tiny@{first}.service").stdout.strip() == "inactive"
+
+
+def test_a_state_file_that_is_damaged_is_set_aside_and_in_nobody_s_way(host, tiny):
+    first, second = revisions(tiny, "whole", "damaged")
+    host.check_output("for f in order.json history.jsonl; do echo '{' >>/srv/tiny/$f; done")
+    host.check_output(f"echo '[' >/srv/tiny/releases/{first}/state.json")
+    done = play(tiny, "release_rollback", release=first)
+    assert done.returncode == 0 and tiny.live() == first, done.stdout + done.stderr
+    for path in ("order.json", "history.jsonl", f"releases/{first}/state.json"):
+        assert f"/srv/tiny/{path}.damaged-" in done.stdout + done.stderr
+    assert history(host)[-1]["previous"] == second
+    host.check_output("find /srv/tiny -name '*.damaged-*' -delete")
 
 
 def test_the_listing_says_what_there_is(host, tiny):

@@ -124,10 +124,13 @@ def test_root_lists_releases_goes_back_and_deploys_again(fleet):
     """With the command of the host alone."""
     def there_and_back(host):
         listed = fleet.output(host, "fastapictl releases shop")
-        assert "v2" in listed and "v3" in listed and " live" in listed.splitlines()[-1], listed
+        assert "v2" in listed and "v3" in listed and " live" in listed and "rollback goes here" in listed, listed
         assert "of v2" in fleet.output(host, "fastapictl rollback shop v2 --reason 'prices are wrong'")
         assert "rolled back" in fleet.output(host, "fastapictl releases")
-        assert fleet.output(host, "fastapictl deploy shop v3").startswith("changed: shop serves release")
+        kept = fleet.inside(host, "fastapictl deploy shop v3")
+        assert kept.returncode == 0 and "of v2" in kept.stdout and "prices are wrong" in kept.stderr, kept
+        assert "v3 (" in fleet.output(host, "fastapictl releases shop | grep 'is held since'")
+        assert fleet.output(host, "fastapictl deploy shop v3 --again").startswith("changed: shop serves release")
         assert fleet.output(host, f"{SHOP} --output /dev/null --write-out '%{{http_code}}'") == "200"
         for words, code in (("deploy shop v99", 1), ("deploy blog v1", 3), ("rollback releaser", 3), ("nonsense", 2)):
             assert fleet.inside(host, f"fastapictl {words}").returncode == code, words

@@ -40,8 +40,6 @@ SYSTEMD_STATUS = range(200, 245)
 KILLED = 128 + 9
 # Of what a command says: its beginning is seldom of use, its end always.
 OUTPUT = 256 << 10
-# What says for how long a step may run where nothing else is said.
-LONGEST = "release.build_timeout"
 # Files of a unit that name others of it.
 NAMING = ("ssh_config", "gitconfig")
 # Of a file that it is to leave behind.
@@ -64,6 +62,8 @@ BUILD_SANDBOX = {
 }
 # What units do that are given the key of the source, by their names.
 FETCH = ("resolve", "fetch")
+# Seconds that a build waits for one.
+LONGEST_FETCH = 900
 # Sockets by which a build could ask services of the host to do something for it.
 HIDDEN = ("/run/dbus", "/run/systemd/private", "/run/systemd/journal", "/run/fastapi-metrics", "/run/docker.sock")
 
@@ -132,7 +132,7 @@ class Cage:
         path = os.path.join(os.path.dirname(WORK), f"keys-{self.layout.name}")
         with ExitStack() as stack:
             try:
-                stack.enter_context(exclusive(path, wait=0 if fetches else self.shell.timeout, shared=fetches))
+                stack.enter_context(exclusive(path, wait=0 if fetches else LONGEST_FETCH, shared=fetches))
             except BlockingIOError as exc:
                 raise ReleaseError(
                     "lock",
@@ -176,11 +176,10 @@ class Cage:
 
     def _run(
         self, kind, service, argv, phase, message,
-        env=None, timeout=None, option=LONGEST, check=True, shown="", files=None, collect="", label="",
+        env=None, timeout=None, check=True, shown="", files=None, collect="", label="",
     ):  # fmt: skip
         """Run argv; its output and exit code. ReleaseError with `message` and the output when it fails.
 
-        :arg option: the option that `timeout` comes from, for the message when its time is over
         :arg files: texts to be put beside it, by name, mode 0400 and the unit's user's own
         :arg label: what the unit's name says it does, by default its phase
         :arg collect: file in a directory of the unit's user's own, that goes into `collected`
@@ -229,7 +228,7 @@ class Cage:
             write_file(path, render(sections), 0o644)
             with Output(os.path.join(work, "output")) as said:
                 _out, failed = self.shell.run(
-                    ["systemctl", "start", "--wait", name], phase, message, check=False, timeout=timeout + 60, option=option
+                    ["systemctl", "start", "--wait", name], phase, message, check=False, timeout=timeout + 60
                 )
                 result = self._result(name) if failed else {"Result": "success"}
                 ended = True
@@ -247,9 +246,7 @@ class Cage:
                 "In a container it may need further capabilities, such as SYS_PTRACE.",
                 self._journal(name),
             )
-        if result["Result"] == "timeout":
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s ({option})", output)
-        return self._failed(result, service, argv, phase, message, output, check, shown)
+        return self._failed(result, service, argv, phase, message, output, timeout, check, shown)
 
     def _journal(self, name):
         """What systemd says about a unit."""
@@ -271,8 +268,10 @@ class Cage:
         for each in (path, work):
             remove(each)
 
-    def _failed(self, result, service, argv, phase, message, output, check, shown):
+    def _failed(self, result, service, argv, phase, message, output, timeout, check, shown):
         reason, status = result["Result"], int(result["ExecMainStatus"] or 1)
+        if reason == "timeout":
+            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
         if reason == "oom-kill":
             raise ReleaseError(
                 phase,

@@ -69,7 +69,9 @@ def settings_for(
     settings, damaged = kit.load(app, kept)
     if damaged:
         path = os.path.join(kept, app + ".json")
-        raise Refused(f"the settings of {app} in {path} do not fit: {damaged}. Run daoman.fastapi.site once, which keeps them anew")
+        raise Refused(
+            f"the settings of {app} in {path} do not fit: {damaged}. Run daoman.fastapi.site once to keep them anew"
+        )
     if settings is None:
         raise Refused(f"{app} was not released by Ansible since this host keeps settings. Run daoman.fastapi.site once")
     if settings.get("kit") != kit.VERSION:
@@ -212,7 +214,7 @@ def parser():
     )
     forgetting(made)
     changing(made)
-    changing(command("tidy", "Set aside state files and lines of history of an app that are damaged. Nothing is deleted."))
+    changing(command("tidy", "Set aside state files and lines of the history of an app that are damaged."))
     command("releases", "List the releases of one app, or of all, where a rollback goes, what is held, and locks.")
     return top
 

@@ -95,7 +95,7 @@ class Cutover:
         if found:
             self.cage.end_leftovers()
         self.set_aside()
-        self.settle()
+        self.settle_order()
         for id_ in strangers(self.layout, live):
             if id_ not in keep:
                 Instance(self.layout, id_, self.shell).stop()
@@ -110,7 +110,7 @@ class Cutover:
             self.warnings.append(set_aside(self.layout.order, self.order.damage))
         self.warnings += [set_aside(path, why) for path, why in list(self.layout.damaged())]
 
-    def settle(self, **facts):
+    def settle_order(self, **facts):
         """What the last switch has made of the order counts from now on, also where the run died that switched."""
         pending = self.order.pending
         if pending:
@@ -142,14 +142,16 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        changed = environment.names(*(environment.of(self.layout, each) for each in (previous, id_))) if previous else []
+        texts = [environment.of(self.layout, each) for each in (previous, id_) if previous]
+        changed = environment.names(*texts) if texts else []
         if changed:
             line["env_changed"] = changed
         try:
             said = append(self.layout, line)
             self.warnings += [said] if said else []
         except OSError as exc:
-            self.warnings.append(f"{self.layout.name}: {self.layout.history} has no line of this {action}: {exc.strerror}.")
+            said = f"{self.layout.history} has no line of this {action}: {exc.strerror}."
+            self.warnings.append(f"{self.layout.name}: {said}")
 
     def prune(self, live, keep):
         releases = self.layout.releases_by_age()
@@ -283,8 +285,8 @@ class Cutover:
         previous = left["previous"]
         if unknown:
             self.warnings.append(
-                f"{self.layout.name}: the run that switched to release {live} ended before its guard did, and it cannot "
-                f"be judged any more: {unknown}. It goes on serving."
+                f"{self.layout.name}: the run that switched to release {live} ended before its guard did, and it "
+                f"cannot be judged any more: {unknown}. It goes on serving."
             )
         if not wrong:
             return ""
@@ -412,7 +414,7 @@ class Cutover:
         )
         self.switch(id_, previous)
         self.hook("after_switch", id_, previous, settings)
-        self.settle()
+        self.settle_order()
         if previous and previous != id_:
             self.finish(previous)
 

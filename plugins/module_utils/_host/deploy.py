@@ -114,7 +114,7 @@ class Deploy:
         else:
             self._begin(live)
         last = self.params["until"] == "done" or not (self.result["changed"] or self.params["until"] == "abort")
-        if self.params["forget_secrets"] and last:
+        if self.params.get("forget_secrets") and last:
             self._forget()
         serves = self.layout.live_id()
         self.result["version"] = ((self.layout.manifest(serves) if serves else None) or {}).get("version", "")
@@ -159,7 +159,7 @@ class Deploy:
         revision = self._revision()
         self.data = inputs(self.params, revision, python_name(self.params["python"]))
         manifest = self.layout.manifest(live) if live else None
-        if live and not self.params["release_again"] and self._is_held(revision, manifest) and not manifest:
+        if live and not self.params.get("release_again") and self._is_held(revision, manifest) and not manifest:
             return
         wanted = digest(self.data)
         same = manifest is not None and manifest["digest"] == wanted
@@ -223,8 +223,9 @@ class Deploy:
         self.version = manifest["version"] if manifest else self.version
         self.result["revision"] = serving
         self.result["held"] = hold
+        what = f"{'this setting of ' if revision == serving else ''}{named(hold)}"
         self.cutover.warnings.append(
-            f"{self.layout.name}: {'this setting of ' if revision == serving else ''}{named(hold)} was not released: it is held {held_by(hold)}. {self.version} goes on "
+            f"{self.layout.name}: {what} was not released: it is held {held_by(hold)}. {self.version} goes on "
             f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
         )
         return True
@@ -560,7 +561,7 @@ class Deploy:
         if self._is_guarded():
             self.cutover.guard(self.id, guard["access_log"] or self.layout.log("access"), guard)
         facts = {"deployed": now(), "by": self.params["who"]}
-        if not self.cutover.settle(**facts):
+        if not self.cutover.settle_order(**facts):
             self.cutover.mark(self.id, "good", **facts)
         if self.previous and self.previous != self.id:
             self.cutover.finish(self.previous)
@@ -629,7 +630,6 @@ class Deploy:
             "gunicorn cannot load the app",
             cwd=project,
             timeout=timeout + GONE,
-            option=f"service.timeout_start {timeout} s, and {GONE} s",
             env={"FASTAPI_RELEASE": id_, "PYTHONDONTWRITEBYTECODE": "1"},
             check=False,
             collect="check.json",

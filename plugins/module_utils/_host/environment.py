@@ -12,15 +12,15 @@ from __future__ import annotations
 import json
 import os
 
-from . import kit
+from . import kit, preload
 from .lock import now
 from .release import MANIFEST_FORMAT, ReleaseError, digest, env_values, fresh_id, read_text, sha256
 from .shell import make_directory, write_file
 from .switch import remove_release
 from .systemd import env_file
 
-# What of a release is not that of another one with the same code.
-OWN = ("env", "manifest.json", "state.json")
+# What of a release is the same in one with another environment.
+PARTS = ("src", "venv", "gunicorn.conf.py", "start.sh", "lib", "systemd", preload.FILE)
 
 
 def of(layout, id_):
@@ -62,12 +62,13 @@ def with_environment(layout, id_, text, shell, by, number):
     try:
         status = os.stat(old)
         make_directory(new, status.st_uid, status.st_gid, status.st_mode & 0o7777)
-        parts = [os.path.join(old, name) for name in sorted(os.listdir(old)) if not name.startswith(OWN)]
+        parts = [path for name in PARTS if os.path.lexists(path := os.path.join(old, name))]
         shell.run(["cp", "-a", "--reflink=auto", "--", *parts, new], "build", "cannot copy the release")
         write_file(os.path.join(new, "env"), text, 0o600)
         facts = {"id": made, "digest": wanted, "created": now(), "by": by, "inputs": inputs}
-        text = json.dumps({**manifest, **facts, "format": MANIFEST_FORMAT, "sequence": number()}, indent=2, sort_keys=True)
-        write_file(os.path.join(new, "manifest.json"), text + "\n", 0o600)
+        facts.update(format=MANIFEST_FORMAT, sequence=number())
+        complete = json.dumps({**manifest, **facts}, indent=2, sort_keys=True) + "\n"
+        write_file(os.path.join(new, "manifest.json"), complete, 0o600)
     except (OSError, ReleaseError) as exc:
         remove_release(layout, made)
         raise exc if isinstance(exc, ReleaseError) else ReleaseError("build", str(exc)) from exc

@@ -36,7 +36,7 @@ def public(data):
 
 
 def append(layout, entry):
-    """Add a line, whole or not at all. Lines that do not fit are set aside before; a sentence about them, or nothing."""
+    """Add a line, whole or not at all. Lines that do not fit are set aside before; a sentence about them."""
     tidy(layout)
     said = set_aside_lines(layout)
     text = (json.dumps(public(entry)) + "\n").encode()
@@ -99,7 +99,9 @@ def set_aside_lines(layout):
     if damaged:
         write_file(path, "\n".join(_text(line) for _number, line in damaged) + "\n", 0o600)
     write_file(layout.history, "".join(_text(line) + "\n" for line in kept), 0o600)
-    return f"{layout.history} had lines that do not fit ({len(damaged)}). They were set aside as {path}." if damaged else ""
+    if not damaged:
+        return ""
+    return f"{layout.history} had lines that do not fit ({len(damaged)}). They were set aside as {path}."
 
 
 def _text(line):

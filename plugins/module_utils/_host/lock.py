@@ -45,7 +45,7 @@ AWAY = 3600
 # Seconds between two looks at a lock that is waited for.
 LOOK = 0.5
 BREAK = "To end it and go on with this run, give -e break_lock=true."
-# Held for the moment in which a lock file is replaced, and how many seconds that may be. Only root can make files in /run.
+# Held for the moment in which a lock file is replaced, and the seconds that this may be. Only root makes files in /run.
 MOMENT = 10
 RENEWAL = "/run/fastapi-lock"
 OPEN = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

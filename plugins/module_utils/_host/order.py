@@ -6,7 +6,7 @@
 Order is a number that grows with each release and each switch, under the app's lock. The clock has no part in it.
 
 `served` is the way back: the release that serves comes last, and before it the one to which a rollback goes. A deploy
-adds to its end. A rollback takes away what lies behind its target, so that nothing that it passed over is offered again.
+adds to its end. A rollback takes away what lies behind its target, so that nothing it passed over is offered again.
 A release that lies nowhere on the way, such as one that was rolled back before, is added like a new one when somebody
 names it.
 
@@ -116,7 +116,9 @@ class Order:
     def replaced(self):
         """Id of the release that served directly before the one that serves, or nothing."""
         pending = self.pending
-        return pending["previous"] if pending.get("previous") not in {None, pending.get("id")} else self.content["replaced"]
+        if pending and pending["previous"] != pending["id"]:
+            return pending["previous"]
+        return self.content["replaced"]
 
     def holds(self):
         return (self.pending or self.content)["holds"]

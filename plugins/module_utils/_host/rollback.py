@@ -89,14 +89,14 @@ class Rollback:
     def _environment(self, live, target, versions):
         """The environment that the release is to have; a warning where it is another than that of today."""
         own = environment.of(self.layout, target)
-        if self.params["env"] == "current":
+        if self.params.get("env") == "current":
             return environment.todays(self.layout, live)
         differ = environment.names(environment.of(self.layout, live), own) if live not in {None, target} else []
         if differ:
             self.cutover.warnings.append(
                 f"{self.layout.name}: the environment of {versions[target]} differs from that of what serves, in "
-                f"{', '.join(differ)}. If one of them was changed elsewhere as well, such as the password of a database, "
-                f"go back with {CURRENT}."
+                f"{', '.join(differ)}. If one of them was changed elsewhere as well, such as the password of a "
+                f"database, go back with {CURRENT}."
             )
         return own
 
@@ -107,7 +107,7 @@ class Rollback:
             return environment.with_environment(self.layout, target, text, self.shell, self.params["who"], number)
 
     def _forget(self, live):
-        if self.params["forget_secrets"] and environment.outdated(self.layout, live):
+        if self.params.get("forget_secrets") and environment.outdated(self.layout, live):
             self.result["changed"] = True
             if not self.check:
                 with self._locked("forget old secrets"):

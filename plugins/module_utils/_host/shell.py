@@ -37,11 +37,8 @@ class Shell:
         self._run = run
         self.timeout = timeout
 
-    def run(self, argv, phase, message, cwd="/", env=None, timeout=None, check=True, shown="", option=""):
-        """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails.
-
-        :arg option: the option that `timeout` comes from, for the message when its time is over
-        """
+    def run(self, argv, phase, message, cwd="/", env=None, timeout=None, check=True, shown=""):
+        """Run a command; its output and exit code. ReleaseError with `message` and the output when it fails."""
         timeout = timeout or self.timeout
         code, out, err = self._run(
             ["timeout", "--kill-after=5", str(timeout), *argv],
@@ -54,8 +51,7 @@ class Shell:
         )
         output = out + err
         if code in {124, 137}:  # those of timeout
-            named = f" ({option})" if option else ""
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s{named}", output)
+            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
         if check and code != 0:
             raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} ended with {code})", output)
         return output, code

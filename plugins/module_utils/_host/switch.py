@@ -74,8 +74,8 @@ class Instance:
         self.service = layout.service_unit(id_)
         self.socket = layout.socket_unit(id_)
 
-    def _systemctl(self, *arguments, phase="start", message="systemctl failed", **options):
-        return self.shell.run(["systemctl", *arguments], phase, message, **options)
+    def _systemctl(self, *arguments, phase="start", message="systemctl failed", check=True, timeout=None):
+        return self.shell.run(["systemctl", *arguments], phase, message, check=check, timeout=timeout)
 
     def properties(self, *names):
         output, _code = self._systemctl("show", "-p", ",".join(names), self.service)
@@ -101,10 +101,7 @@ class Instance:
         if "NeedDaemonReload=yes" in output.splitlines():
             self._systemctl("daemon-reload")
         self._systemctl(
-            *("start", self.socket, self.service),
-            message=f"{self.service} does not start",
-            timeout=timeout + 30,
-            option=f"service.timeout_start {timeout} s, and 30 s",
+            "start", self.socket, self.service, message=f"{self.service} does not start", timeout=timeout + 30
         )
 
     def restart(self):
@@ -121,7 +118,7 @@ class Instance:
             if left <= 0:
                 raise ReleaseError(
                     "readiness",
-                    f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s (health.timeout): {last}",
+                    f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s: {last}",
                 )
             # systemd holds the socket, so a question to a crashed app waits for its next start. Look at the unit too.
             question = Question(self.layout.socket(self.id), path, host, left)

@@ -395,7 +395,7 @@ def _records(app):
             app["name"],
             "a release is held",
             f"{held}: deploys that ask for it keep what serves",
-            "have the inventory ask for another revision, or: ansible-playbook daoman.fastapi.deploy -e release_again=true",
+            "ask for another revision, or: ansible-playbook daoman.fastapi.deploy -e release_again=true",
         )
 
 
