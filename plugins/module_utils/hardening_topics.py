@@ -214,9 +214,14 @@ class Firewall(Topic):
 class Sudo(Topic):
     program = "/usr/sbin/visudo"
     # All files together, once they are in place.
-    activate = (["visudo", "-c", "-q"],)
+    activate = (["visudo", "-c"],)
 
     def test(self, stage):
+        code, output = self.run("visudo", "-c")
+        # What this run is about to write is put right by it.
+        wrong = [line for line in output.splitlines() if "parsed OK" not in line and not any(path in line for path in self.texts)]
+        if code and wrong:
+            raise TopicError("visudo refuses what was on the host before this run, so sudo is not changed:\n" + "\n".join(wrong))
         for path, text in self.texts.items():
             if not path.startswith("/etc/sudoers.d/"):
                 continue

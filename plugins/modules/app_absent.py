@@ -108,7 +108,9 @@ class App:
             self.temporary = [path for top in ("/tmp", "/var/tmp") for path in matching(top, private)]
             self.users = [user for user, comment in accounts.names(layout) if accounts.is_there(user, comment)]
             self.others = accounts.units_of_others(layout, run)
-            if not remove_data and os.path.isdir(layout.shared) and os.listdir(layout.shared):
+            # A link is an operator's, and what it names stays in any case.
+            holds = os.path.isdir(layout.shared) and not os.path.islink(layout.shared) and os.listdir(layout.shared)
+            if holds and not remove_data:
                 # Beside it, and so on the same file system. No app can have a name with a dot in it.
                 stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
                 self.kept = f"{os.path.realpath(layout.base)}.removed-{stamp}"
@@ -148,8 +150,10 @@ class App:
         accounts.end_processes(self.layout, self.run)
         if self.kept:
             os.rename(self.layout.shared, self.kept)
-            os.chown(self.kept, 0, 0)
-            os.chmod(self.kept, 0o700)
+            descriptor = os.open(self.kept, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            os.fchown(descriptor, 0, 0)
+            os.fchmod(descriptor, 0o700)
+            os.close(descriptor)
         for path in [*self.temporary, *self.paths]:
             if path != self.layout.base:
                 accounts.remove_tree(path, self.run)

@@ -92,6 +92,10 @@ options:
     description: Whether an app that is not on the host yet may be released. Otherwise that is a failure.
     type: bool
     default: true
+  allow_downgrade:
+    description: Whether to release where a newer version of this collection has set the host up. Otherwise that is a failure.
+    type: bool
+    default: true
   migrate:
     description: Whether to run the commands of the hook C(migrate), or another host does it.
     type: bool

@@ -49,7 +49,7 @@ class Host:
         binary = folder / "sbin-nginx"
         binary.touch(0o755)
         self.params = {
-            "files": [], "links": [], "absent": ["sites-enabled/default"], "kept": [], "included": [], "foreign": "keep",
+            "files": [], "links": [], "absent": ["sites-enabled/default"], "kept": [], "packages": [], "included": [], "foreign": "keep",
             "group": "",
             "root": str(self.root),
             "manifest": str(folder / "state" / "manifest.json"), "binary": str(binary), "service": "nginx",

@@ -46,7 +46,7 @@ def test_the_host_of_an_ssh_url(url, host):
 
 def files(url, key="", shell=None, **known):
     asked = SimpleNamespace(**dict(zip(("url", "login"), source.split_login(url), strict=True)), ssh_key_file=key)
-    asked.layout = Layout("shop")
+    asked.layout, asked.check = Layout("shop"), False
     return source.git_files(asked, shell)
 
 

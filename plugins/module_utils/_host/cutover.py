@@ -213,6 +213,11 @@ class Cutover:
                     raise ReleaseError("guard", wrong + ".")
                 time.sleep(0.5)
 
+    def settle(self):
+        """systemd reads which units there are now. Else it calls all units of the host outdated, at every call."""
+        with self._noting():
+            self.shell.run(["systemctl", "daemon-reload"], "switch", "systemd cannot be reloaded")
+
     def finish(self, previous):
         """Let the release before end what it is doing, and stop it."""
         self.drained = True
@@ -252,6 +257,8 @@ class Cutover:
             elif action == "deploy" and self.layout.live_id() != id_:
                 self.mark(id_, "failed", phase=exc.phase, reason=message, since=now())
             self.record(action, id_, previous, "failed", phase=exc.phase, message=message)
+        if installed:
+            self.settle()
         with self._noting():
             facts = {"FASTAPI_PHASE": exc.phase, "FASTAPI_MESSAGE": message}
             self.hook("after_failure", id_, previous, settings, **facts)
@@ -273,6 +280,7 @@ class Cutover:
         self.mark(id_, "good")
         if previous and previous != id_:
             self.finish(previous)
+        self.settle()
 
 
 def serve_settings(layout, id_):

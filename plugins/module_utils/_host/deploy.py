@@ -11,8 +11,9 @@ import os
 import pwd
 import shutil
 import stat
+import time
 
-from . import accounts, history, preload
+from . import accounts, history, host_state, preload
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -77,7 +78,7 @@ class Deploy:
         self.cutover = Cutover(self.layout, self.shell, params["who"], params["reason"])
         self.cage = self.cutover.cage
         self.cage.limits = params["build_limits"]
-        self.source = Source(params, self.layout, self.cage, self.shell)
+        self.source = Source(params, self.layout, self.cage, self.shell, check)
         user, _colon, password = self.source.login.partition(":")
         login = {"source": password or user}
         self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
@@ -89,11 +90,19 @@ class Deploy:
         self.id = self.previous = self.data = None
 
     def run(self):
-        patiently(self.lock, self.params.get("lock_wait", 0), self._run, self._waits)
+        begun, holders = time.monotonic(), []
 
-    def _waits(self, holder):
-        text = f"{self.layout.name}: waits for {holder}, for at most {self.params['lock_wait']} s."
-        (self.on_wait or self.cutover.warnings.append)(text)
+        def say(holder):
+            holders.append(holder)
+            if self.on_wait:
+                self.on_wait(f"{self.layout.name}: waits for {holder}, for at most {self.params['lock_wait']} s.")
+
+        try:
+            patiently(self.lock, self.params.get("lock_wait", 0), self._run, say)
+        finally:
+            if holders:
+                seconds = time.monotonic() - begun
+                self.cutover.warnings.append(f"{self.layout.name}: was done after {seconds:.0f} s. It waited for {holders[0]}.")
 
     def _run(self):
         live = self.layout.live_id()
@@ -112,6 +121,7 @@ class Deploy:
 
     def _prepare(self):
         accounts.refuse_foreign(self.layout)
+        host_state.refuse_downgrade(self.params.get("collection", ""), self.params.get("allow_downgrade", True))
         if not self.params.get("set_up", True) and not accounts.is_app(self.layout):
             raise ReleaseError(
                 "choose",
@@ -423,6 +433,7 @@ class Deploy:
         self.cutover.mark(self.id, "good", deployed=now(), by=self.params["who"])
         if follows:
             self.cutover.finish(self.previous)
+        self.cutover.settle()
         self.cutover.record("deploy", self.id, self.previous, "good", phases=self.cutover.phases)
         self.cutover.prune(self.id, self.params["keep"])
 

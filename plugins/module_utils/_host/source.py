@@ -32,7 +32,7 @@ UNSAFE_WORD = re.compile(r"[\s\"'\\]")
 class Source:
     """One source of an app. `revision()` costs as little as it can; `fetch()` brings the files."""
 
-    def __init__(self, params, layout, cage, shell):
+    def __init__(self, params, layout, cage, shell, check=False):
         self.type = params["source_type"]
         self.location = params["source"]
         self.version = params["version"]
@@ -40,6 +40,8 @@ class Source:
         self.digest = params["source_digest"]
         self.upload = params["upload"]
         self.ssh_key_file = params["ssh_key_file"]
+        # A prediction remembers no host key.
+        self.check = check
         self.env = {**params["build_env"], **params["build_secrets"]}
         self.layout = layout
         self.cage = cage
@@ -166,7 +168,7 @@ def git_files(source, shell):
     if host or source.ssh_key_file:
         files.update(ssh_files(source, host, shell))
     else:
-        files["ssh_config"] = ssh_config("", [], {}, source.layout)
+        files["ssh_config"] = ssh_config("", [], {}, source)
     return files
 
 
@@ -199,7 +201,7 @@ def ssh_files(source, host, shell):
         **keys,
         **certificates,
         "known_hosts": trusted,
-        "ssh_config": ssh_config(host, list(keys), known, source.layout),
+        "ssh_config": ssh_config(host, list(keys), known, source),
     }
 
 
@@ -229,7 +231,7 @@ def read_key(path):
         return ""
 
 
-def ssh_config(host, keys, known, layout):
+def ssh_config(host, keys, known, source):
     """The keys are for the source's own host; any other is asked without one."""
     lines = []
     if host:
@@ -247,6 +249,7 @@ def ssh_config(host, keys, known, layout):
         "  IdentityAgent none",
         "  BatchMode yes",
         "  StrictHostKeyChecking accept-new",
-        f"  UserKnownHostsFile {layout.fetched}/known_hosts {{work}}/known_hosts",
+        # The first one gets new keys; the directory of the unit goes with it.
+        f"  UserKnownHostsFile {'{work}/new_hosts ' if source.check else ''}{source.layout.fetched}/known_hosts {{work}}/known_hosts",
     ]
     return "\n".join(lines) + "\n"
