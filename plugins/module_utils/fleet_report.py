@@ -58,8 +58,9 @@ def differing(hosts):
         for item in releases or []:
             if item["live"]:
                 live.setdefault(item["app"], {}).setdefault((item["version"], item["revision"]), []).append(host)
-    found = [
-        f"{app}: hosts serve different revisions: "
-        + "; ".join(f"{version} ({revision[:19]}) on {', '.join(names)}" for (version, revision), names in of_app.items())
-        for app, of_app in sorted(live.items()) if len({revision for _version, revision in of_app}) > 1]
-    return safe(found)
+    lines = []
+    for app, of_app in sorted(live.items()):
+        if len({revision for _version, revision in of_app}) > 1:
+            each = [f"{version} ({revision[:19]}) on {', '.join(on)}" for (version, revision), on in of_app.items()]
+            lines.append(f"{app}: hosts serve different revisions: {'; '.join(each)}")
+    return safe(lines)

@@ -219,9 +219,11 @@ class Sudo(Topic):
     def test(self, stage):
         code, output = self.run("visudo", "-c")
         # What this run is about to write is put right by it.
-        wrong = [line for line in output.splitlines() if "parsed OK" not in line and not any(path in line for path in self.texts)]
+        wrong = [line for line in output.splitlines() if "parsed OK" not in line]
+        wrong = [line for line in wrong if not any(path in line for path in self.texts)]
         if code and wrong:
-            raise TopicError("visudo refuses what was on the host before this run, so sudo is not changed:\n" + "\n".join(wrong))
+            said = "\n".join(wrong)
+            raise TopicError(f"visudo refuses what was on the host before this run, so sudo is not changed:\n{said}")
         for path, text in self.texts.items():
             if not path.startswith("/etc/sudoers.d/"):
                 continue

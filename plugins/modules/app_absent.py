@@ -11,10 +11,11 @@ short_description: Remove a FastAPI app from a host with all that is of it
 description:
   - Drains and stops the app; removes its units, its two accounts, C(/srv/<name>), its cache, and its logs in
     C(/var/log/nginx). The site and the certificate are other roles'.
-  - Its shared files are kept in C(/srv/<name>.removed-<time>), for root alone, unless O(remove_data) is set. A warning tells
-    how large they are, also in check mode.
-  - What still runs as one of the accounts is ended. Units of others that run as one of them are stopped; their files stay. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock)
-    and the spools of cron, at and mail is removed, so that a later account with the same uid inherits nothing.
+  - Its shared files are kept in C(/srv/<name>.removed-<time>), for root alone, unless O(remove_data) is set. A warning
+    tells how large they are, also in check mode.
+  - What still runs as one of the accounts is ended. Units of others that run as one of them are stopped; their files
+    stay. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock) and the spools of cron, at and mail is
+    removed, so that a later account with the same uid inherits nothing.
   - What the app wrote elsewhere, and the journal, stay. A warning names paths that its unit let it write, and that it
     owns.
   - Only what this collection made is removed. The module fails before it changes anything where an account, directory
@@ -128,14 +129,16 @@ class App:
     def size(self):
         """Of the shared files, for people."""
         try:
-            output, code = self.shell.run(["du", "-shx", "--", self.layout.shared], "remove", "", check=False, timeout=60)
+            command = ["du", "-shx", "--", self.layout.shared]
+            output, code = self.shell.run(command, "remove", "", check=False, timeout=60)
         except ReleaseError:  # millions of files
             return "of unknown size"
         return output.split("\t")[0] if code == 0 else "of unknown size"
 
     def found(self):
         stopped = [f"{unit}, which runs as the app: it is stopped, and its file stays" for unit in self.others]
-        return [item.service for item in self.instances] + stopped + self.paths + [f"user {user}" for user in self.users]
+        services, users = [item.service for item in self.instances], [f"user {user}" for user in self.users]
+        return services + stopped + self.paths + users
 
     def remove(self):
         """Remove all but the app's directory itself, in which the lock is. Paths that stay though the app owns them."""
@@ -193,9 +196,10 @@ def main():
         found = app.found()
         result = {"changed": bool(found), "removed": found, "kept": app.kept}
         if app.kept:
+            kept = "would be" if module.check_mode else "are"
             module.warn(
-                f"{params['name']}: its shared files ({app.size()}) {'would be' if module.check_mode else 'are'} kept in "
-                f"{app.kept}, for root alone. To remove them with the app: remove_data: true."
+                f"{params['name']}: its shared files ({app.size()}) {kept} kept in {app.kept}, for root alone. "
+                "To remove them with the app: remove_data: true."
             )
         elif params["remove_data"] and os.path.isdir(app.layout.shared):
             module.warn(f"{params['name']}: its shared files ({app.size()}) are removed with it, as remove_data says.")
@@ -210,7 +214,10 @@ def main():
                         "uid: remove it, or give it to somebody else."
                     )
                 for unit in app.others:
-                    module.warn(f"{unit} ran as {params['name']}, or starts what did: it was stopped. Its file is yours to remove.")
+                    module.warn(
+                        f"{unit} ran as {params['name']}, or starts what did: it was stopped. Its file is yours "
+                        "to remove."
+                    )
                 remove_base(app)  # with the lock
     except ReleaseError as exc:
         text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()

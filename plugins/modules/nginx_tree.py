@@ -94,8 +94,8 @@ options:
     default: adm
   packages:
     description:
-      - Debian packages that nginx needs for the files. Where some are not installed, as before a first run, check mode warns of what
-        nginx refuses and does not fail.
+      - Debian packages that nginx needs for the files. Where some are not installed, as before a first run, check mode
+        warns of what nginx refuses and does not fail.
     type: list
     elements: str
     default: []
@@ -107,8 +107,8 @@ options:
     default: []
   kept:
     description:
-      - Names of what O(files[].each) no longer has. Where O(files) and O(links) of an earlier run have such a name, they stay as
-        they are.
+      - Names of what O(files[].each) no longer has. Where O(files) and O(links) of an earlier run have such a name,
+        they stay as they are.
     type: list
     elements: str
     default: []
@@ -578,7 +578,8 @@ class Transaction:
             message, details = tree.explain(output, stage, self.root, self.texts, self.origins)
             missing = self.missing() if self.check else []
             if missing:
-                self.module.warn(f"What nginx would say is not known: {', '.join(missing)} will be installed first. Now it says: {message}")
+                names = ", ".join(missing)
+                self.module.warn(f"What nginx would say is not known: {names} will be installed first. Now: {message}")
                 return
             raise tree.TreeError(f"nginx refuses the configuration: {message}\n{UNTOUCHED}", **details)
         clash = tree.conflict(output, stage, self.root, self.texts)

@@ -81,7 +81,8 @@ options:
     default: done
   resolved:
     description:
-      - RV(resolved) of another host. Where that one asked the same source for the same version, its revision is released.
+      - RV(resolved) of another host. Where that one asked the same source for the same version, its revision is
+        released.
     type: dict
     default: {}
   lock_wait:
@@ -93,7 +94,8 @@ options:
     type: bool
     default: true
   allow_downgrade:
-    description: Whether to release where a newer version of this collection has set the host up. Otherwise that is a failure.
+    description: >-
+      Whether to release where a newer version of this collection has set the host up. Otherwise that is a failure.
     type: bool
     default: true
   migrate:

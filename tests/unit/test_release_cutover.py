@@ -187,3 +187,15 @@ def test_a_refusal_is_not_called_a_failure(layout):
     refused = failure_text(layout, Locked("it is locked by me", {}), {})
     assert refused.startswith(f"shop: it is locked by me\nRelease {OLD} goes on serving.")
     assert failure_text(layout, ReleaseError("build", "x"), {}).startswith("shop: build failed: x\n")
+
+
+def test_systemd_knows_the_units_after_each_run(layout, cutover, calls, monkeypatch):
+    """Without it systemd calls every unit of the host outdated, at each call by hand."""
+    commands = []
+    monkeypatch.setattr(cutover.shell, "run", lambda argv, *_rest, **_options: (commands.append(argv), ("", 0))[1])
+    monkeypatch.setattr(cutover, "ready", lambda *_arguments: None)
+    cutover.go_to(NEW, OLD, SETTINGS)
+    assert commands[-1] == ["systemctl", "daemon-reload"]
+    commands.clear()
+    cutover.fail(ReleaseError("ready", "x"), NEW, OLD, SETTINGS, "deploy")
+    assert ["systemctl", "daemon-reload"] in commands

@@ -139,3 +139,15 @@ def test_a_unit_of_the_app_has_the_settings_of_its_service_and_not_its_life(tmp_
         "MemoryMax": ["1G"],
         "SystemCallFilter": ["@system-service", "~@privileged"],
     }
+
+
+def test_a_prediction_remembers_no_host_key():
+    """ssh writes the key of a new host into the first file, and that one goes with the unit."""
+
+    def line(check):
+        asked = SimpleNamespace(layout=Layout("shop"), check=check)
+        text = source.ssh_config("git.example.com", [], {}, asked)
+        return next(words for words in map(str.split, text.splitlines()) if words[0] == "UserKnownHostsFile")[1:]
+
+    assert line(False) == ["/srv/shop/build/fetched/known_hosts", "{work}/known_hosts"]
+    assert line(True) == ["{work}/new_hosts", *line(False)]

@@ -102,7 +102,9 @@ class Deploy:
         finally:
             if holders:
                 seconds = time.monotonic() - begun
-                self.cutover.warnings.append(f"{self.layout.name}: was done after {seconds:.0f} s. It waited for {holders[0]}.")
+                self.cutover.warnings.append(
+                    f"{self.layout.name}: was done after {seconds:.0f} s. It waited for {holders[0]}."
+                )
 
     def _run(self):
         live = self.layout.live_id()
@@ -125,8 +127,8 @@ class Deploy:
         if not self.params.get("set_up", True) and not accounts.is_app(self.layout):
             raise ReleaseError(
                 "choose",
-                "it was never set up on this host. The playbook deploy only releases: run daoman.fastapi.site once, which "
-                "also makes its site and certificate.",
+                "it was never set up on this host. The playbook deploy only releases: run daoman.fastapi.site once, "
+                "which also makes its site and certificate.",
             )
         if not self.check:
             self._directories()

@@ -242,6 +242,10 @@ def ssh_config(host, keys, known, source):
             default = {"hostname": host, "port": "22", "user": "root"}.get(key)
             if value and value not in {default, "none"} and not UNSAFE_WORD.search(value):
                 lines.append(f"  {key} {value}")
+    known_hosts = [f"{source.layout.fetched}/known_hosts", "{work}/known_hosts"]
+    if source.check:
+        # The first one gets new keys; this one goes with the unit.
+        known_hosts.insert(0, "{work}/new_hosts")
     lines += [
         "Host *",
         "  IdentityFile none",
@@ -249,7 +253,6 @@ def ssh_config(host, keys, known, source):
         "  IdentityAgent none",
         "  BatchMode yes",
         "  StrictHostKeyChecking accept-new",
-        # The first one gets new keys; the directory of the unit goes with it.
-        f"  UserKnownHostsFile {'{work}/new_hosts ' if source.check else ''}{source.layout.fetched}/known_hosts {{work}}/known_hosts",
+        f"  UserKnownHostsFile {' '.join(known_hosts)}",
     ]
     return "\n".join(lines) + "\n"
