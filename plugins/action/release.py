@@ -28,6 +28,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.release impor
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd import env_value
 from ansible_collections.daoman.fastapi.plugins.module_utils.release_units import MARGIN, units
 from ansible_collections.daoman.fastapi.plugins.plugin_utils.by_whom import is_over, this_run, who
+from ansible_collections.daoman.fastapi.plugins.plugin_utils.collection_version import collection_version
 
 # Never part of a release, whether or not the directory is under git.
 IGNORED = {".git", ".hg", ".venv", "venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "node_modules"}
@@ -147,6 +148,8 @@ class ActionModule(ActionBase):
             "previous": arguments.get("previous", ""),
             "resolved": arguments.get("resolved") or {},
             "lock_wait": 0,
+            "collection": collection_version(),
+            "allow_downgrade": boolean(arguments.get("allow_downgrade", True)),
             "set_up": boolean(arguments.get("set_up", True)),
         }
         paths = None

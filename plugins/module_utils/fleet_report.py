@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What troubleshoot.sh found on each host of a fleet, as one report."""
+"""What troubleshoot.sh found on each host of a fleet, as one report, and what hosts serve."""
 
 from __future__ import annotations
 
@@ -46,3 +46,21 @@ def lines(reports):
         result.append(f"Healthy: {', '.join(healthy)}")
     # The host has done that; what it sends is text of others here all the same.
     return safe(result)
+
+
+def differing(hosts):
+    """A line for each app of which hosts serve different revisions.
+
+    :arg hosts: {host: releases as the module release_info returns them}
+    """
+    live = {}
+    for host, releases in sorted(hosts.items()):
+        for item in releases or []:
+            if item["live"]:
+                live.setdefault(item["app"], {}).setdefault((item["version"], item["revision"]), []).append(host)
+    lines = []
+    for app, of_app in sorted(live.items()):
+        if len({revision for _version, revision in of_app}) > 1:
+            each = [f"{version} ({revision[:19]}) on {', '.join(on)}" for (version, revision), on in of_app.items()]
+            lines.append(f"{app}: hosts serve different revisions: {'; '.join(each)}")
+    return safe(lines)

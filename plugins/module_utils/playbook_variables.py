@@ -30,7 +30,7 @@ OPTIONS = {
 # By playbook, in the order in which the documentation names them.
 PLAYBOOKS = {
     "site": ("app", "reason", "break_lock", "lock_wait", "keep_orphans", "allow_downgrade"),
-    "deploy": ("app", "reason", "break_lock", "lock_wait"),
+    "deploy": ("app", "reason", "break_lock", "lock_wait", "allow_downgrade"),
     "rollback": ("app", "release", "reason", "break_lock"),
     "releases": ("app",),
     "lock": ("app", "reason", "minutes", "break_lock"),

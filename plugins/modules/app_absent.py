@@ -11,10 +11,11 @@ short_description: Remove a FastAPI app from a host with all that is of it
 description:
   - Drains and stops the app; removes its units, its two accounts, C(/srv/<name>), its cache, and its logs in
     C(/var/log/nginx). The site and the certificate are other roles'.
-  - Its shared files are kept in C(/srv/<name>.removed-<time>), for root alone, unless O(remove_data) is set. A warning tells
-    how large they are, also in check mode.
-  - What still runs as one of the accounts is ended. Units of others that run as one of them are stopped; their files stay. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock)
-    and the spools of cron, at and mail is removed, so that a later account with the same uid inherits nothing.
+  - Its shared files are kept in C(/srv/<name>.removed-<time>), for root alone, unless O(remove_data) is set. A warning
+    tells how large they are, also in check mode.
+  - What still runs as one of the accounts is ended. Units of others that run as one of them are stopped; their files
+    stay. What they own in C(/tmp), C(/var/tmp), C(/dev/shm), C(/run/lock) and the spools of cron, at and mail is
+    removed, so that a later account with the same uid inherits nothing.
   - What the app wrote elsewhere, and the journal, stay. A warning names paths that its unit let it write, and that it
     owns.
   - Only what this collection made is removed. The module fails before it changes anything where an account, directory
@@ -108,7 +109,9 @@ class App:
             self.temporary = [path for top in ("/tmp", "/var/tmp") for path in matching(top, private)]
             self.users = [user for user, comment in accounts.names(layout) if accounts.is_there(user, comment)]
             self.others = accounts.units_of_others(layout, run)
-            if not remove_data and os.path.isdir(layout.shared) and os.listdir(layout.shared):
+            # A link is an operator's, and what it names stays in any case.
+            holds = os.path.isdir(layout.shared) and not os.path.islink(layout.shared) and os.listdir(layout.shared)
+            if holds and not remove_data:
                 # Beside it, and so on the same file system. No app can have a name with a dot in it.
                 stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
                 self.kept = f"{os.path.realpath(layout.base)}.removed-{stamp}"
@@ -126,14 +129,16 @@ class App:
     def size(self):
         """Of the shared files, for people."""
         try:
-            output, code = self.shell.run(["du", "-shx", "--", self.layout.shared], "remove", "", check=False, timeout=60)
+            command = ["du", "-shx", "--", self.layout.shared]
+            output, code = self.shell.run(command, "remove", "", check=False, timeout=60)
         except ReleaseError:  # millions of files
             return "of unknown size"
         return output.split("\t")[0] if code == 0 else "of unknown size"
 
     def found(self):
         stopped = [f"{unit}, which runs as the app: it is stopped, and its file stays" for unit in self.others]
-        return [item.service for item in self.instances] + stopped + self.paths + [f"user {user}" for user in self.users]
+        services, users = [item.service for item in self.instances], [f"user {user}" for user in self.users]
+        return services + stopped + self.paths + users
 
     def remove(self):
         """Remove all but the app's directory itself, in which the lock is. Paths that stay though the app owns them."""
@@ -148,8 +153,10 @@ class App:
         accounts.end_processes(self.layout, self.run)
         if self.kept:
             os.rename(self.layout.shared, self.kept)
-            os.chown(self.kept, 0, 0)
-            os.chmod(self.kept, 0o700)
+            descriptor = os.open(self.kept, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            os.fchown(descriptor, 0, 0)
+            os.fchmod(descriptor, 0o700)
+            os.close(descriptor)
         for path in [*self.temporary, *self.paths]:
             if path != self.layout.base:
                 accounts.remove_tree(path, self.run)
@@ -189,9 +196,10 @@ def main():
         found = app.found()
         result = {"changed": bool(found), "removed": found, "kept": app.kept}
         if app.kept:
+            kept = "would be" if module.check_mode else "are"
             module.warn(
-                f"{params['name']}: its shared files ({app.size()}) {'would be' if module.check_mode else 'are'} kept in "
-                f"{app.kept}, for root alone. To remove them with the app: remove_data: true."
+                f"{params['name']}: its shared files ({app.size()}) {kept} kept in {app.kept}, for root alone. "
+                "To remove them with the app: remove_data: true."
             )
         elif params["remove_data"] and os.path.isdir(app.layout.shared):
             module.warn(f"{params['name']}: its shared files ({app.size()}) are removed with it, as remove_data says.")
@@ -206,7 +214,10 @@ def main():
                         "uid: remove it, or give it to somebody else."
                     )
                 for unit in app.others:
-                    module.warn(f"{unit} ran as {params['name']}, or starts what did: it was stopped. Its file is yours to remove.")
+                    module.warn(
+                        f"{unit} ran as {params['name']}, or starts what did: it was stopped. Its file is yours "
+                        "to remove."
+                    )
                 remove_base(app)  # with the lock
     except ReleaseError as exc:
         text = f"{params['name']}: {exc.phase} failed: {exc.message}\n{exc.output}".rstrip()

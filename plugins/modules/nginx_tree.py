@@ -92,6 +92,13 @@ options:
       Group of the files. That of logs, by default, for programs that read both. Empty means that of the process.
     type: str
     default: adm
+  packages:
+    description:
+      - Debian packages that nginx needs for the files. Where some are not installed, as before a first run, check mode
+        warns of what nginx refuses and does not fail.
+    type: list
+    elements: str
+    default: []
   absent:
     description: >-
       Paths below O(root) to remove even though no earlier run wrote them. What is not Debian's, as it came, is foreign.
@@ -100,8 +107,8 @@ options:
     default: []
   kept:
     description:
-      - Names of what O(files[].each) no longer has. Where O(files) and O(links) of an earlier run have such a name, they stay as
-        they are.
+      - Names of what O(files[].each) no longer has. Where O(files) and O(links) of an earlier run have such a name,
+        they stay as they are.
     type: list
     elements: str
     default: []
@@ -283,6 +290,7 @@ ARGUMENTS = dict(
     ),
     group=dict(type="str", default="adm"),
     absent=dict(type="list", elements="str", default=[]),
+    packages=dict(type="list", elements="str", default=[]),
     kept=dict(type="list", elements="str", default=[]),
     included=dict(type="list", elements="str", default=[]),
     foreign=dict(type="str", choices=["keep", "fail", "remove"], default="keep"),
@@ -596,12 +604,27 @@ class Transaction:
         output = (out + err).strip()
         if code:
             message, details = tree.explain(output, stage, self.root, self.texts, self.origins)
+            missing = self.missing() if self.check else []
+            if missing:
+                names = ", ".join(missing)
+                self.module.warn(f"What nginx would say is not known: {names} will be installed first. Now: {message}")
+                return
             raise tree.TreeError(f"nginx refuses the configuration: {message}\n{UNTOUCHED}", **details)
         clash = tree.conflict(output, stage, self.root, self.texts)
         if clash:
             raise tree.TreeError(f"nginx would not serve a site. {clash}\n{UNTOUCHED}")
         for warning in tree.WARNING.findall(output):
             self.module.warn("nginx: " + warning.replace(stage, self.root))
+
+    def missing(self):
+        """The packages that are still to be installed."""
+        if not shutil.which("dpkg-query"):
+            return []
+        names = [name.partition("=")[0] for name in self.params["packages"]]
+        _code, out, _err = self.module.run_command(
+            ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n", "--", *names])
+        there = {line.split()[1] for line in out.splitlines() if line.startswith("installed ")}
+        return [name for name in names if name not in there]
 
     def swap(self, stage, wanted, changes, manifest, unit, actions):
         # Recorded before it is true: should this run be killed, the next one knows what to remove and to reload.

@@ -81,7 +81,8 @@ options:
     default: done
   resolved:
     description:
-      - RV(resolved) of another host. Where that one asked the same source for the same version, its revision is released.
+      - RV(resolved) of another host. Where that one asked the same source for the same version, its revision is
+        released.
     type: dict
     default: {}
   lock_wait:
@@ -90,6 +91,11 @@ options:
     default: 0
   set_up:
     description: Whether an app that is not on the host yet may be released. Otherwise that is a failure.
+    type: bool
+    default: true
+  allow_downgrade:
+    description: >-
+      Whether to release where a newer version of this collection has set the host up. Otherwise that is a failure.
     type: bool
     default: true
   migrate:

@@ -31,8 +31,8 @@ options:
     default: false
   playbook:
     description:
-      - The playbook of this collection whose extra variables (C(-e)) are checked. One that is like one of the playbook's, or
-        is another playbook's, is a problem, unless the inventory defines or uses it.
+      - The playbook of this collection whose extra variables (C(-e)) are checked. One that is like one of the
+        playbook's, or is another playbook's, is a problem, unless the inventory defines or uses it.
     type: str
     choices:
       - site

@@ -353,7 +353,7 @@ UNITS = {
 def test_units_of_others_that_run_as_the_app_are_named_and_stopped(host, app, monkeypatch):
     host.app()
     groups = dict(enumerate(UNITS))
-    monkeypatch.setattr(accounts, "_processes", lambda uids: {pid: "x" for pid in groups} if uids else {})
+    monkeypatch.setattr(accounts, "_processes", lambda uids: dict.fromkeys(groups, "x") if uids else {})
     monkeypatch.setattr(accounts, "_group_of", lambda pid: f"0::{groups[pid]}\n")
     shown = dict(UNITS.values())
 

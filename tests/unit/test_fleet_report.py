@@ -34,6 +34,22 @@ def test_hosts_that_are_well_and_those_not_seen_are_named():
     assert fleet_report.lines({"a": {"findings": []}, "b": None}) == ["NOT EXAMINED  b", "Healthy: a"]
 
 
+def live(app, revision, version="main", live=True):
+    return {"app": app, "revision": revision, "version": version, "live": live}
+
+
+def test_apps_of_which_hosts_serve_different_revisions_are_named():
+    hosts = {
+        "a": [live("shop", "r0", live=False), live("shop", "r1"), live("blog", "r1")],
+        "b": [live("shop", "r2"), live("blog", "r1", "v1")],
+        "c": [live("shop", "r2")],
+        "lost": None,
+    }
+    assert fleet_report.differing(hosts) == [
+        "shop: hosts serve different revisions: main (r1) on a; main (r2) on b, c"]
+    assert fleet_report.differing({"a": hosts["b"], "b": hosts["c"]}) == []
+
+
 @pytest.mark.parametrize("text", [None, "", "no json", "[]", "{}"])
 def test_what_is_no_report_is_none(text):
     assert fleet_report.parse(text) is None

@@ -44,7 +44,9 @@ def test_an_app_that_the_inventory_does_not_name_is_an_orphan(host):
 
 def test_the_refusal_names_the_app_and_the_ways_out(host):
     text = host_state.refusal(["shop", "blog"], host)
-    assert text.startswith("2 apps of this host are not in fastapi_apps: shop (shop.example.com, v1), blog. Nothing was changed.")
+    assert text.startswith(
+        "2 apps of this host are not in fastapi_apps: shop (shop.example.com, v1), blog. Nothing was changed."
+    )
     assert "{name: shop, state: absent}" in text
     assert "-e keep_orphans=true" in text
 

@@ -54,7 +54,9 @@ def test_a_variable_of_another_playbook_names_that_playbook(playbook, name, owne
     assert f"{name}: is a variable of the playbook {owner}; {playbook} has " in check(playbook, {name: "x"})
 
 
-@pytest.mark.parametrize("name", ["ansible_user", "awx_job_id", "tower_user_name", "fastapi_apps", "color", "nginx_http3"])
+@pytest.mark.parametrize(
+    "name", ["ansible_user", "awx_job_id", "tower_user_name", "fastapi_apps", "color", "nginx_http3"]
+)
 def test_variables_of_ansible_of_its_runners_and_of_users_pass(name):
     assert check("deploy", {name: "x"}) == ""
 
@@ -111,7 +113,9 @@ DOCUMENTED = sorted(
     {
         (path.name, word)
         for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("playbooks/*.yml")]
-        for word in re.findall(r"""-e ('[a-z_{][^'\n]*'|[a-z_]+=(?:"[^"\n]*"|[^\s`'"])+)""", path.read_text(encoding="utf-8"))
+        for word in re.findall(
+            r"""-e ('[a-z_{][^'\n]*'|[a-z_]+=(?:"[^"\n]*"|[^\s`'"])+)""", path.read_text(encoding="utf-8")
+        )
     }
 )
 
@@ -187,4 +191,7 @@ def test_what_any_host_of_the_inventory_uses_passes(play):
 def test_a_rollback_needs_the_name_of_an_app(play):
     done = play("rollback")
     assert done.returncode == 2
-    assert "app: is required by the playbook rollback. This host has: shop, blog. Give -e app=NAME" in done.stdout + done.stderr
+    assert (
+        "app: is required by the playbook rollback. This host has: shop, blog. Give -e app=NAME"
+        in done.stdout + done.stderr
+    )

@@ -81,7 +81,7 @@ def calls(layout, monkeypatch):
 
 @pytest.fixture
 def cutover(layout, calls):
-    cutover = Cutover(layout, None, "me@here", "v1")
+    cutover = Cutover(layout, NoSystemd(), "me@here", "v1")
     cutover.secrets = SETTINGS["env"]
     with cutover.lock.taken("run", "me@here", "v1"):
         yield cutover

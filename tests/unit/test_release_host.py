@@ -65,6 +65,15 @@ def test_a_command_that_hangs_is_ended():
         SHELL.run(["sleep", "60"], "build", "cannot build", timeout=0.2)
 
 
+@pytest.mark.parametrize(
+    ("phase", "option"),
+    [("build", "release.build_timeout"), ("migrate", "release.build_timeout"), ("check", "service.timeout_start")],
+)
+def test_a_time_limit_names_its_option(phase, option):
+    with pytest.raises(ReleaseError, match=rf"not done within 0\.1 s \({option}\)"):
+        Shell(run, 0.1).run(["sleep", "5"], phase, "it hangs")
+
+
 def test_a_missing_command_is_named():
     with pytest.raises(ReleaseError) as error:
         SHELL.run(["no-such-command"], "fetch", "cannot fetch")

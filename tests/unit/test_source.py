@@ -54,7 +54,7 @@ def test_the_host_of_an_ssh_url(url, host):
 
 def files(url, key="", shell=None, **known):
     asked = SimpleNamespace(**dict(zip(("url", "login"), source.split_login(url), strict=True)), ssh_key_file=key)
-    asked.layout = Layout("shop")
+    asked.layout, asked.check = Layout("shop"), False
     return source.git_files(asked, shell)
 
 
@@ -228,3 +228,15 @@ def test_a_git_server_that_accepts_and_says_nothing_ends_in_a_deadline_with_a_na
         with pytest.raises(caged_fetch.Failed, match=r"no answer within 0\.5 s \(release\.resolve_timeout\)"):
             caged_fetch.resolve(job)
     assert time.monotonic() - begun < 5
+
+
+def test_a_prediction_remembers_no_host_key():
+    """ssh writes the key of a new host into the first file, and that one goes with the unit."""
+
+    def line(check):
+        asked = SimpleNamespace(layout=Layout("shop"), check=check)
+        text = source.ssh_config("git.example.com", [], {}, asked)
+        return next(words for words in map(str.split, text.splitlines()) if words[0] == "UserKnownHostsFile")[1:]
+
+    assert line(False) == ["/srv/shop/build/fetched/known_hosts", "{work}/known_hosts"]
+    assert line(True) == ["{work}/new_hosts", *line(False)]

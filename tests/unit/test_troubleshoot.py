@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fastapi_doctor import judge_apps, judge_nginx, judge_orphans, judge_system, parse, report
-from fastapi_doctor.finding import CRITICAL, Finding, exit_code
+from fastapi_doctor.finding import CRITICAL, Finding, exit_code, without_others
 from fastapi_doctor.host import DEFAULTS
 from fastapi_doctor.show import duration, size
 from fastapi_host.redact import Redactor
@@ -808,6 +808,14 @@ def test_a_healthy_host_is_called_so():
 
 def test_a_report_of_nothing_can_be_printed():
     assert report.as_text({"failed": {}}, [], 0, Redactor())
+
+
+def test_findings_about_other_apps_can_be_left_out():
+    subjects = ["shop", "blog", "blog.example.com", "shop.example.com", f"blog@{ID}.service", "nginx", "/"]
+    found = [Finding("x", CRITICAL, subject, "", "", "") for subject in subjects]
+    domains = {"shop.example.com": "shop", "blog.example.com": "blog"}
+    left = without_others(found, ["shop"], ["shop", "blog"], domains)
+    assert [finding.subject for finding in left] == ["shop", "shop.example.com", "nginx", "/"]
 
 
 def test_every_finding_has_its_chapter():

@@ -86,13 +86,14 @@ def rerun():
     def states() -> dict[str, str]:
         return {host.backend.hostname: host.check_output("sh -c %s", STATE) for host in hosts}
 
-    def run(change) -> Rerun:
+    def run(change, *arguments: str) -> Rerun:
         apps = copy.deepcopy(APPS)
         change({app["name"]: app for app in apps})
         before = states()
         result = subprocess.run(
             ["ansible-playbook", "--inventory", str(Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent),
-             "--extra-vars", json.dumps({"fastapi_apps": apps}), str(SCENARIO / "converge.yml")],
+             "--extra-vars", json.dumps({"fastapi_apps": apps}), *arguments,
+             str(SCENARIO / "converge.yml")],
             capture_output=True, text=True, check=False, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
         )  # fmt: skip
         return Rerun(result.returncode, result.stdout + result.stderr, before, states())

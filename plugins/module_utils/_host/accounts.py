@@ -329,7 +329,7 @@ def end_processes(layout, run):
 
 
 def units_of_others(layout, run):
-    """Units that run as an account of the app and are not its own, with those that start them: an operator's, for example.
+    """Units that run as an account of the app and are not its own, such as an operator's, with those that start them.
 
     systemd would start them again as often as their processes were ended.
     """

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from . import accounts
 from .lock import BREAK, exclusive
 from .release import APP_NAME, ReleaseError
-from .shell import read_bounded, write_file
+from .shell import not_done, read_bounded, write_file
 from .systemd import CONTROL, SANDBOX, env_file, escape, quote, render
 from .tree import remove
 
@@ -271,7 +271,7 @@ class Cage:
     def _failed(self, result, service, argv, phase, message, output, timeout, check, shown):
         reason, status = result["Result"], int(result["ExecMainStatus"] or 1)
         if reason == "timeout":
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
+            raise ReleaseError(phase, f"{message}: {not_done(phase, timeout)}", output)
         if reason == "oom-kill":
             raise ReleaseError(
                 phase,

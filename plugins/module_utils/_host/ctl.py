@@ -199,7 +199,7 @@ def parser():
     forgetting(made)
     changing(made)
     made.add_argument(
-        "--lock-wait", type=int, default=0, metavar="SECONDS", help="wait for another run that holds the lock of the app"
+        "--lock-wait", type=int, default=0, metavar="SECONDS", help="wait for another run that holds the lock"
     )
     made = command("rollback", "Send users back to an earlier release that is still on this host.")
     made.add_argument(

@@ -11,8 +11,9 @@ import os
 import pwd
 import shutil
 import stat
+import time
 
-from . import accounts, environment, history, intact, preload, upkeep
+from . import accounts, environment, history, host_state, intact, preload, upkeep
 from . import kit as release_kit
 from .build import Build, Tools, python_name
 from .cutover import SERVE, Cutover, serve_settings
@@ -79,7 +80,7 @@ class Deploy:
         self.cutover = Cutover(self.layout, self.shell, params["who"], params["reason"])
         self.cage = self.cutover.cage
         self.cage.limits = params["build_limits"]
-        self.source = Source(params, self.layout, self.cage, self.shell)
+        self.source = Source(params, self.layout, self.cage, self.shell, check)
         user, _colon, password = self.source.login.partition(":")
         login = {"source": password or user}
         self.cutover.secrets = {**login, **params["build_env"], **params["build_secrets"], **params["env"]}
@@ -95,11 +96,21 @@ class Deploy:
         self.version = params["version"]
 
     def run(self):
-        patiently(self.lock, self.params.get("lock_wait", 0), self._run, self._waits)
+        begun, holders = time.monotonic(), []
 
-    def _waits(self, holder):
-        text = f"{self.layout.name}: waits for {holder}, for at most {self.params['lock_wait']} s."
-        (self.on_wait or self.cutover.warnings.append)(text)
+        def say(holder):
+            holders.append(holder)
+            if self.on_wait:
+                self.on_wait(f"{self.layout.name}: waits for {holder}, for at most {self.params['lock_wait']} s.")
+
+        try:
+            patiently(self.lock, self.params.get("lock_wait", 0), self._run, say)
+        finally:
+            if holders:
+                seconds = time.monotonic() - begun
+                self.cutover.warnings.append(
+                    f"{self.layout.name}: was done after {seconds:.0f} s. It waited for {holders[0]}."
+                )
 
     def _run(self):
         live = self._live()
@@ -133,11 +144,12 @@ class Deploy:
 
     def _prepare(self):
         accounts.refuse_foreign(self.layout)
+        host_state.refuse_downgrade(self.params.get("collection", ""), self.params.get("allow_downgrade", True))
         if not self.params.get("set_up", True) and not accounts.is_app(self.layout):
             raise ReleaseError(
                 "choose",
-                "it was never set up on this host. The playbook deploy only releases: run daoman.fastapi.site once, which "
-                "also makes its site and certificate.",
+                "it was never set up on this host. The playbook deploy only releases: run daoman.fastapi.site once, "
+                "which also makes its site and certificate.",
             )
         if not self.check:
             self._directories()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host remembers of the last run of the playbook site: the version of the collection, and the inventory's apps."""
+"""What a host remembers of the last run of the playbook site: the collection's version, the inventory's apps."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def refuse_downgrade(collection, allow=False, path=PATH):
     if not allow and there and collection and _order(collection) < _order(there):
         raise ReleaseError(
             "choose",
-            f"this host was set up by version {there} of the collection daoman.fastapi, and this run is of {collection}. "
-            "Install the newer one: ansible-galaxy collection install --upgrade daoman.fastapi. To go back to the older "
-            "one, give -e allow_downgrade=true.",
+            f"this host was set up by version {there} of the collection daoman.fastapi, and this run is of "
+            f"{collection}. Install the newer one: ansible-galaxy collection install --upgrade daoman.fastapi. To go "
+            "back to the older one, give -e allow_downgrade=true.",
         )
 
 
@@ -53,7 +53,7 @@ def _order(version):
 
 
 def there(root="/"):
-    """Names of the apps on this host, also of those that are damaged: by their accounts, or the manifests of releases."""
+    """Names of the apps on this host, also of damaged ones: by their accounts, or the manifests of releases."""
     named = {entry.pw_name for entry in pwd.getpwall() if accounts.is_ours(entry, accounts.COMMENT)}
     named.update(_listed(os.path.join(root, "srv")))
     return sorted(name for name in named if APP_NAME.match(name) and accounts.is_app(Layout(name, root)))
@@ -92,8 +92,8 @@ def refusal(found, root="/"):
     several = len(found) > 1
     shown = ", ".join(describe(name, root) for name in found)
     return (
-        f"{len(found)} {'apps' if several else 'app'} of this host {'are' if several else 'is'} not in fastapi_apps: {shown}. "
-        "Nothing was changed.\n"
+        f"{len(found)} {'apps' if several else 'app'} of this host {'are' if several else 'is'} not in fastapi_apps: "
+        f"{shown}. Nothing was changed.\n"
         f"To remove it, add to fastapi_apps: {{name: {found[0]}, state: absent}}\n"
         "To leave it as it is, with its site, service and certificate: -e keep_orphans=true"
     )

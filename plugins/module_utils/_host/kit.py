@@ -22,8 +22,8 @@ VERSION = 2
 SHAPE = {"name": str, "kit?": int, "source_type": str, "source": str, "env": dict}
 # Of one run, and no matter of the app.
 PASSING = (
-    *("break_lock", "forget_secrets", "lock_wait", "migrate", "previous", "reason", "rebuild", "release"),
-    *("release_again", "resolved", "run", "set_up", "until", "upload", "who"),
+    *("allow_downgrade", "break_lock", "collection", "forget_secrets", "lock_wait", "migrate", "previous", "reason"),
+    *("rebuild", "release", "release_again", "resolved", "run", "set_up", "until", "upload", "who"),
 )
 # Collection 0.2.0 kept its own code here too, which its fastapi-deploy needs until the package is there.
 FORMER, PACKAGE = "code.zip", "/usr/local/lib/fastapi/fastapi_host"

@@ -27,6 +27,17 @@ def clean_environment():
     os.environ.update(ENVIRONMENT)
 
 
+# Options of an app that limit the time of a phase; of the others it is release.build_timeout.
+LIMITS = {"start": "service.timeout_start", "check": "service.timeout_start", "drain": "gunicorn.graceful_timeout"}
+BOUNDED = ("fetch", "build", "before_build", "after_build", "migrate", "before_switch", "after_switch", "after_failure")
+
+
+def not_done(phase, timeout):
+    """That the time of a phase is over, and the option that limits it."""
+    option = LIMITS.get(phase) or ("release.build_timeout" if phase in BOUNDED else "")
+    return f"not done within {timeout} s" + (f" ({option})" if option else "")
+
+
 class Shell:
     """Runs commands of the host within a time, as root. What an app's author wrote runs in a Cage.
 
@@ -51,7 +62,7 @@ class Shell:
         )
         output = out + err
         if code in {124, 137}:  # those of timeout
-            raise ReleaseError(phase, f"{message}: not done within {timeout} s", output)
+            raise ReleaseError(phase, f"{message}: {not_done(phase, timeout)}", output)
         if check and code != 0:
             raise ReleaseError(phase, f"{message} ({shown or ' '.join(argv[:3]) + ' ...'} ended with {code})", output)
         return output, code

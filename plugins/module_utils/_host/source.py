@@ -36,7 +36,7 @@ UNSAFE_WORD = re.compile(r"[\s\"'\\]")
 class Source:
     """One source of an app. `revision()` costs as little as it can; `fetch()` brings the files."""
 
-    def __init__(self, params, layout, cage, shell):
+    def __init__(self, params, layout, cage, shell, check=False):
         self.type = params["source_type"]
         self.location = params["source"]
         self.version = params["version"]
@@ -46,6 +46,8 @@ class Source:
         self.ssh_key_file = params["ssh_key_file"]
         # Kept settings of before have none.
         self.resolve_timeout = params.get("resolve_timeout", RESOLVE)
+        # A prediction remembers no host key.
+        self.check = check
         self.env = {**params["build_env"], **params["build_secrets"]}
         self.layout = layout
         self.cage = cage
@@ -181,7 +183,7 @@ def git_files(source, shell):
     if host or source.ssh_key_file:
         files.update(ssh_files(source, host, shell))
     else:
-        files["ssh_config"] = ssh_config("", [], {}, source.layout)
+        files["ssh_config"] = ssh_config("", [], {}, source)
     return files
 
 
@@ -214,7 +216,7 @@ def ssh_files(source, host, shell):
         **keys,
         **certificates,
         "known_hosts": trusted,
-        "ssh_config": ssh_config(host, list(keys), known, source.layout),
+        "ssh_config": ssh_config(host, list(keys), known, source),
     }
 
 
@@ -244,7 +246,7 @@ def read_key(path):
         return ""
 
 
-def ssh_config(host, keys, known, layout):
+def ssh_config(host, keys, known, source):
     """The keys are for the source's own host; any other is asked without one."""
     lines = []
     if host:
@@ -255,6 +257,10 @@ def ssh_config(host, keys, known, layout):
             default = {"hostname": host, "port": "22", "user": "root"}.get(key)
             if value and value not in {default, "none"} and not UNSAFE_WORD.search(value):
                 lines.append(f"  {key} {value}")
+    known_hosts = [f"{source.layout.fetched}/known_hosts", "{work}/known_hosts"]
+    if source.check:
+        # The first one gets new keys; this one goes with the unit.
+        known_hosts.insert(0, "{work}/new_hosts")
     lines += [
         "Host *",
         "  IdentityFile none",
@@ -262,6 +268,6 @@ def ssh_config(host, keys, known, layout):
         "  IdentityAgent none",
         "  BatchMode yes",
         "  StrictHostKeyChecking accept-new",
-        f"  UserKnownHostsFile {layout.fetched}/known_hosts {{work}}/known_hosts",
+        f"  UserKnownHostsFile {' '.join(known_hosts)}",
     ]
     return "\n".join(lines) + "\n"

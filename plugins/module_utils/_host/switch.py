@@ -118,7 +118,8 @@ class Instance:
             if left <= 0:
                 raise ReleaseError(
                     "readiness",
-                    f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s: {last}",
+                    f"{path} did not answer 200 {wanted} times in a row within {health['timeout']} s (health.timeout): "
+                    f"{last}",
                 )
             # systemd holds the socket, so a question to a crashed app waits for its next start. Look at the unit too.
             question = Question(self.layout.socket(self.id), path, host, left)

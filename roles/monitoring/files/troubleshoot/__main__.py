@@ -11,11 +11,10 @@ import sys
 # Isolated (-I), Python looks beside this program only; the host's own package lies beside its directory.
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from fastapi_host.files import apps, no_app
-
 from fastapi_doctor import facts, judge_apps, judge_nginx, judge_orphans, judge_system, report
-from fastapi_doctor.finding import FAILED, exit_code
+from fastapi_doctor.finding import FAILED, exit_code, without_others
 from fastapi_doctor.host import Host
+from fastapi_host.files import apps, no_app
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,12 +58,10 @@ def main():
         return FAILED
     host = Host(args.window, *([args.config] if args.config else []), deep=args.deep)
     found = facts.gather(host)
-    findings = [
-        finding for judge in (judge_apps, judge_nginx, judge_system, judge_orphans) for finding in judge.judge(found, host.thresholds)
-    ]
+    judges = (judge_apps, judge_nginx, judge_system, judge_orphans)
+    findings = [finding for judge in judges for finding in judge.judge(found, host.thresholds)]
     if args.app:
-        others = {item["name"] for item in (*host.apps, *host.sites)} - set(args.app)
-        findings = [finding for finding in findings if finding.subject.partition("@")[0] not in others]
+        findings = without_others(findings, args.app, [app["name"] for app in host.apps], host.domains())
     code, redact = exit_code(findings), host.redactor()
     if args.json:
         print(json.dumps(report.as_json(found, findings, code, redact), indent=1))

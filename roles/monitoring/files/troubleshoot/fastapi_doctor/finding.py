@@ -37,3 +37,13 @@ def critical(id_, subject, title, cause, mend, evidence=()):
 
 def exit_code(findings):
     return max((EXIT[finding.severity] for finding in findings), default=0)
+
+
+def without_others(findings, chosen, apps, domains):
+    """The findings but for those about other apps than the chosen ones, and about their sites.
+
+    :arg domains: {name that users ask for: site}
+    """
+    others = {*apps, *domains.values()} - set(chosen)
+    others.update(name for name, site in domains.items() if site in others)
+    return [finding for finding in findings if finding.subject.partition("@")[0] not in others]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is left on the host: apps that the inventory does not name, units and accounts of apps that are gone, maintenance."""
+"""What is left on the host: apps that the inventory does not name, units and accounts of none, maintenance."""
 
 from __future__ import annotations
 
