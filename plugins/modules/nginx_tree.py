@@ -604,7 +604,7 @@ class Transaction:
         output = (out + err).strip()
         if code:
             message, details = tree.explain(output, stage, self.root, self.texts, self.origins)
-            missing = self.missing() if self.check else []
+            missing = self.to_be_installed() if self.check else []
             if missing:
                 names = ", ".join(missing)
                 self.module.warn(f"What nginx would say is not known: {names} will be installed first. Now: {message}")
@@ -616,7 +616,7 @@ class Transaction:
         for warning in tree.WARNING.findall(output):
             self.module.warn("nginx: " + warning.replace(stage, self.root))
 
-    def missing(self):
+    def to_be_installed(self):
         """The packages that are still to be installed."""
         if not shutil.which("dpkg-query"):
             return []
