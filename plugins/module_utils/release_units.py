@@ -11,6 +11,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd impor
 MARGIN = 10
 # By these sockets an app could log under any name, and fields of any size.
 JOURNAL = "-/run/systemd/journal"
+# Of the sandbox: a file system of the unit's own.
+OWN_MEMORY = "/dev/shm"
 
 
 def socket_sections(app, socket_group):
@@ -46,7 +48,6 @@ def service_sections(app):
             "User": name,
             "Group": name,
             "WorkingDirectory": f"{release}/src" + (f"/{escape(app['subdirectory'])}" if app["subdirectory"] else ""),
-            "RuntimeDirectory": f"{name}/%i",
             "EnvironmentFile": f"{release}/env",
             "Environment": ["FASTAPI_RELEASE=%i", f"PATH={release}/venv/bin:/usr/local/bin:/usr/bin:/bin"],
             "ExecStart": f"{release}/venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py",
@@ -81,7 +82,23 @@ def service_sections(app):
     sections = apply_profile(sections, service["sandbox"])
     for section, directives in service["overrides"].items():
         sections.setdefault(section, {}).update(directives)
+    _give_runtime_directory(sections["Service"], f"{name}/%i")
     return sections
+
+
+def _give_runtime_directory(service, otherwise):
+    """Where the workers of a release coordinate: in memory of the unit's own where it has some.
+
+    /run is one file system for all services of the host. An app that fills it keeps systemd from starting anything.
+    """
+    if OWN_MEMORY in str(service.get("TemporaryFileSystem")):
+        service["Environment"] = [f"RUNTIME_DIRECTORY={OWN_MEMORY}", *_list(service.get("Environment"))]
+    else:
+        service.setdefault("RuntimeDirectory", otherwise)
+
+
+def _list(value):
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def units(app, socket_group):

@@ -222,6 +222,16 @@ def test_one_app_starves_nobody_and_answers_for_nobody():
     assert "SocketBindAllow=tcp:50051\n" in text and "InaccessiblePaths" not in text
 
 
+def test_an_app_writes_nothing_to_the_file_system_of_services():
+    """Who fills /run keeps systemd from starting anything."""
+    service = service_sections(app())["Service"]
+    assert "RuntimeDirectory" not in service and "RUNTIME_DIRECTORY=/dev/shm" in service["Environment"]
+    # Without memory of its own it would share that of all apps.
+    opened = {"overrides": {"Service": {"TemporaryFileSystem": []}}}
+    service = service_sections(app(service=opened))["Service"]
+    assert service["RuntimeDirectory"] == "shop/%i" and "RUNTIME" not in str(service["Environment"])
+
+
 def test_an_app_writes_to_the_journal_by_its_output_alone_unless_it_is_told_otherwise():
     text = units(app(), "www-data")["service"]
     assert "\nInaccessiblePaths=-/run/systemd/journal\n" in text and "\nSyslogLevelPrefix=no\n" in text

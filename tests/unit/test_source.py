@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -169,9 +170,9 @@ def test_an_uploaded_source_is_read_by_the_build_account_only(tmp_path, monkeypa
     upload = tmp_path / "uploaded"
     upload.write_text("code")
     asked = SimpleNamespace(layout=Layout("shop"), location="/src/a.tar.gz", type="archive", upload=str(upload))
-    path = source.Source._lay_down(asked, str(tmp_path / "src.upload"))
-    assert open(path, encoding="utf-8").read() == "code" and not upload.exists()
-    modes = [stat.S_IMODE(os.stat(each).st_mode) for each in (path, tmp_path / "src.upload")]
+    path = Path(source.Source._lay_down(asked, str(tmp_path / "src.upload")))
+    assert path.read_text() == "code" and not upload.exists()
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
     assert modes == [0o640, 0o750]
 
 
