@@ -198,7 +198,13 @@ def test_the_program_imports_nothing_of_ours_and_answers_in_a_file(tmp_path):
     assert (target / "main.py").read_text() == "x"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"answer": 3}', '{"failed": ["x"]}', "null", '{"x": "y"}'])
+def test_an_answer_is_text_that_can_be_written():
+    assert read_answer('{"failed": "a\\ud800b"}') == {"failed": "a?b"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[" * 60_000, "nonsense", '{"answer": 3}', '{"failed": ["x"]}', "null", '{"x": "y"}']
+)
 def test_an_answer_is_texts_or_nothing(text):
     assert read_answer(text) == {}
 

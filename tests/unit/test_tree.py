@@ -291,5 +291,5 @@ def test_a_removal_has_a_deadline(added_to, monkeypatch):
     monkeypatch.setattr(os, "fchown", lambda *_: None)
     monkeypatch.setattr(os, "fchmod", lambda *_: None)
     monkeypatch.setattr(os, "unlink", lambda *_, **__: None)
-    with pytest.raises(ReleaseError, match="'scratch' is not gone within 0.5 s"):
+    with pytest.raises(ReleaseError, match=r"'scratch' is not gone within 0\.5 s"):
         tree.remove(str(added_to[0]))

@@ -104,9 +104,9 @@ def test_it_opens_no_file_for_writing(doctor):
     assert any(writes.search(line) for line in trace.splitlines()), "nothing was seen of nginx's test either"
 
 
-# What an app can make in a runtime directory, which it has where it has no /dev/shm of its own, somebody else's directory
-# that looks like an app, and an entry of the journal with fields that only systemd may set, a field that is there twice,
-# and a sequence for terminals.
+# What an app can make in a runtime directory, which it has where it has no /dev/shm of its own, somebody else's
+# directory that looks like an app, and an entry of the journal with fields that only systemd may set, a field that is
+# there twice, and a sequence for terminals.
 HOSTILE = r"""
 as() { setpriv --reuid=shop --regid=shop --clear-groups "$@"; }
 top=/run/shop/$id
