@@ -34,6 +34,7 @@ def socket_sections(app, socket_group):
 def service_sections(app):
     name, gunicorn, service = app["name"], app["gunicorn"], app["service"]
     release = f"/srv/{name}/releases/%i"
+    timeout_stop = int(gunicorn["graceful_timeout"] + app["release"]["linger"] + MARGIN)
     sections = {
         "Unit": {
             "Description": f"{name}, release %i",
@@ -41,6 +42,8 @@ def service_sections(app):
             "After": [f"{name}@%i.socket", "network.target"],
             # A limit that is hit would take the socket with it.
             "StartLimitIntervalSec": 0,
+            # An app may tell systemd again and again that it needs more time to stop, and so keep a host from a reboot.
+            "JobRunningTimeoutSec": max(service["timeout_start"], timeout_stop) + MARGIN,
         },
         "Service": {
             "Type": "notify",
@@ -53,7 +56,7 @@ def service_sections(app):
             "ExecStart": f"{release}/venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py",
             "KillMode": "mixed",
             "TimeoutStartSec": service["timeout_start"],
-            "TimeoutStopSec": int(gunicorn["graceful_timeout"] + app["release"]["linger"] + MARGIN),
+            "TimeoutStopSec": timeout_stop,
             "Restart": "always",
             "RestartSec": "200ms",
             # One worker killed for memory is replaced by the master; the others go on.

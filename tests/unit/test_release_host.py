@@ -198,6 +198,26 @@ def test_the_service_has_time_to_drain():
     assert service["TimeoutStopSec"] > 105
 
 
+@pytest.mark.parametrize(("start", "longest"), [(60, 115), (600, 600)])
+def test_the_service_cannot_ask_for_more_time_without_an_end(start, longest):
+    options = {"gunicorn": {"graceful_timeout": 100}, "release": {"linger": 5}, "service": {"timeout_start": start}}
+    assert longest < service_sections(app(**options))["Unit"]["JobRunningTimeoutSec"] <= longest + 10
+
+
+@pytest.mark.parametrize("answer", [(0, "", ""), (1, "", "Job timed out"), (124, "", "")])
+def test_what_does_not_stop_is_killed(tmp_path, answer):
+    calls = []
+
+    def systemctl(argv, **_):
+        calls.append(argv[4])
+        return answer if calls.count("stop") == 1 and argv[4] == "stop" else (0, "", "")
+
+    layout = Layout("shop", root=str(tmp_path))
+    release_switch.Instance(layout, "20260101T000000Z-0123456789ab", Shell(systemctl)).stop()
+    stopped = ["stop"] if answer[0] == 0 else ["stop", "kill", "stop"]
+    assert calls == ["disable", *stopped, "reset-failed"]
+
+
 def test_overrides_replace_and_add():
     sections = service_sections(
         app(service={"overrides": {"Service": {"Restart": "no", "CPUQuota": "50%"}, "Unit": {"After": "x"}}})
