@@ -11,6 +11,8 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host.systemd impor
 MARGIN = 10
 # By these sockets an app could log under any name, and fields of any size.
 JOURNAL = "-/run/systemd/journal"
+# Of the sandbox: a file system of the unit's own.
+OWN_MEMORY = "/dev/shm"
 
 
 def socket_sections(app, socket_group):
@@ -32,6 +34,7 @@ def socket_sections(app, socket_group):
 def service_sections(app):
     name, gunicorn, service = app["name"], app["gunicorn"], app["service"]
     release = f"/srv/{name}/releases/%i"
+    timeout_stop = int(gunicorn["graceful_timeout"] + app["release"]["linger"] + MARGIN)
     sections = {
         "Unit": {
             "Description": f"{name}, release %i",
@@ -39,6 +42,8 @@ def service_sections(app):
             "After": [f"{name}@%i.socket", "network.target"],
             # A limit that is hit would take the socket with it.
             "StartLimitIntervalSec": 0,
+            # An app may tell systemd again and again that it needs more time to stop, and so keep a host from a reboot.
+            "JobRunningTimeoutSec": max(service["timeout_start"], timeout_stop) + MARGIN,
         },
         "Service": {
             "Type": "notify",
@@ -46,13 +51,12 @@ def service_sections(app):
             "User": name,
             "Group": name,
             "WorkingDirectory": f"{release}/src" + (f"/{escape(app['subdirectory'])}" if app["subdirectory"] else ""),
-            "RuntimeDirectory": f"{name}/%i",
             "EnvironmentFile": f"{release}/env",
             "Environment": ["FASTAPI_RELEASE=%i", f"PATH={release}/venv/bin:/usr/local/bin:/usr/bin:/bin"],
             "ExecStart": f"{release}/venv/bin/python -m gunicorn --config {release}/gunicorn.conf.py",
             "KillMode": "mixed",
             "TimeoutStartSec": service["timeout_start"],
-            "TimeoutStopSec": int(gunicorn["graceful_timeout"] + app["release"]["linger"] + MARGIN),
+            "TimeoutStopSec": timeout_stop,
             "Restart": "always",
             "RestartSec": "200ms",
             # One worker killed for memory is replaced by the master; the others go on.
@@ -81,7 +85,23 @@ def service_sections(app):
     sections = apply_profile(sections, service["sandbox"])
     for section, directives in service["overrides"].items():
         sections.setdefault(section, {}).update(directives)
+    _give_runtime_directory(sections["Service"], f"{name}/%i")
     return sections
+
+
+def _give_runtime_directory(service, otherwise):
+    """Where the workers of a release coordinate: in memory of the unit's own where it has some.
+
+    /run is one file system for all services of the host. An app that fills it keeps systemd from starting anything.
+    """
+    if OWN_MEMORY in str(service.get("TemporaryFileSystem")):
+        service["Environment"] = [f"RUNTIME_DIRECTORY={OWN_MEMORY}", *_list(service.get("Environment"))]
+    else:
+        service.setdefault("RuntimeDirectory", otherwise)
+
+
+def _list(value):
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def units(app, socket_group):

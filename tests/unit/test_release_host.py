@@ -207,6 +207,26 @@ def test_the_service_has_time_to_drain():
     assert service["TimeoutStopSec"] > 105
 
 
+@pytest.mark.parametrize(("start", "longest"), [(60, 115), (600, 600)])
+def test_the_service_cannot_ask_for_more_time_without_an_end(start, longest):
+    options = {"gunicorn": {"graceful_timeout": 100}, "release": {"linger": 5}, "service": {"timeout_start": start}}
+    assert longest < service_sections(app(**options))["Unit"]["JobRunningTimeoutSec"] <= longest + 10
+
+
+@pytest.mark.parametrize("answer", [(0, "", ""), (1, "", "Job timed out"), (124, "", "")])
+def test_what_does_not_stop_is_killed(tmp_path, answer):
+    calls = []
+
+    def systemctl(argv, **_):
+        calls.append(argv[4])
+        return answer if calls.count("stop") == 1 and argv[4] == "stop" else (0, "", "")
+
+    layout = Layout("shop", root=str(tmp_path))
+    release_switch.Instance(layout, "20260101T000000Z-0123456789ab", Shell(systemctl)).stop()
+    stopped = ["stop"] if answer[0] == 0 else ["stop", "kill", "stop"]
+    assert calls == ["disable", *stopped, "reset-failed"]
+
+
 def test_overrides_replace_and_add():
     sections = service_sections(
         app(service={"overrides": {"Service": {"Restart": "no", "CPUQuota": "50%"}, "Unit": {"After": "x"}}})
@@ -229,6 +249,16 @@ def test_one_app_starves_nobody_and_answers_for_nobody():
     overrides = {"Service": {"SocketBindAllow": "tcp:50051", "InaccessiblePaths": []}}
     text = units(app(service={"overrides": overrides}), "www-data")["service"]
     assert "SocketBindAllow=tcp:50051\n" in text and "InaccessiblePaths" not in text
+
+
+def test_an_app_writes_nothing_to_the_file_system_of_services():
+    """Who fills /run keeps systemd from starting anything."""
+    service = service_sections(app())["Service"]
+    assert "RuntimeDirectory" not in service and "RUNTIME_DIRECTORY=/dev/shm" in service["Environment"]
+    # Without memory of its own it would share that of all apps.
+    opened = {"overrides": {"Service": {"TemporaryFileSystem": []}}}
+    service = service_sections(app(service=opened))["Service"]
+    assert service["RuntimeDirectory"] == "shop/%i" and "RUNTIME" not in str(service["Environment"])
 
 
 def test_an_app_writes_to_the_journal_by_its_output_alone_unless_it_is_told_otherwise():

@@ -16,6 +16,7 @@ import sys
 import tarfile
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -162,6 +163,23 @@ def test_a_repository_in_a_home_directory_is_shown_to_the_unit():
     assert source.local_repository("https://git.example.com/home/a.git") == []
 
 
+def test_a_repository_behind_a_link_is_not_shown_to_the_unit(tmp_path):
+    """Root's rights would open the repository of somebody else, to which the owner of the home directory laid a link."""
+    (tmp_path / "root/private.git").mkdir(parents=True)
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice/a.git").symlink_to(tmp_path / "root/private.git")
+    (tmp_path / "alice/all").symlink_to(tmp_path / "root")
+    for path in ("alice/a.git", "alice/all/private.git", "alice/missing.git"):
+        with pytest.raises(ReleaseError, match="is not a directory, or lies behind a link"):
+            source.identity(str(tmp_path / path))
+    # Nor does it help to be faster than root.
+    job = {"readable": {str(tmp_path / "alice/a.git"): source.identity(str(tmp_path / "alice"))}}
+    with pytest.raises(caged_fetch.Failed, match="is not the directory that it was a moment ago"):
+        caged_fetch.check_readable(job)
+    path = str(tmp_path / "root/private.git")
+    assert caged_fetch.check_readable({"readable": {path: source.identity(path)}}) is None
+
+
 def test_an_uploaded_source_is_read_by_the_build_account_only(tmp_path, monkeypatch):
     """It may be private, and other apps and users can pass through the directories above it."""
     account = SimpleNamespace(pw_gid=os.getgid())
@@ -171,9 +189,9 @@ def test_an_uploaded_source_is_read_by_the_build_account_only(tmp_path, monkeypa
     upload = tmp_path / "uploaded"
     upload.write_text("code")
     asked = SimpleNamespace(layout=Layout("shop"), location="/src/a.tar.gz", type="archive", upload=str(upload))
-    path = source.Source._lay_down(asked, str(tmp_path / "src.upload"))
-    assert open(path, encoding="utf-8").read() == "code" and not upload.exists()
-    modes = [stat.S_IMODE(os.stat(each).st_mode) for each in (path, tmp_path / "src.upload")]
+    path = Path(source.Source._lay_down(asked, str(tmp_path / "src.upload")))
+    assert path.read_text() == "code" and not upload.exists()
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)]
     assert modes == [0o640, 0o750]
 
 
@@ -199,7 +217,13 @@ def test_the_program_imports_nothing_of_ours_and_answers_in_a_file(tmp_path):
     assert (target / "main.py").read_text() == "x"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"answer": 3}', '{"failed": ["x"]}', "null", '{"x": "y"}'])
+def test_an_answer_is_text_that_can_be_written():
+    assert read_answer('{"failed": "a\\ud800b"}') == {"failed": "a?b"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "[" * 60_000, "nonsense", '{"answer": 3}', '{"failed": ["x"]}', "null", '{"x": "y"}']
+)
 def test_an_answer_is_texts_or_nothing(text):
     assert read_answer(text) == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -247,3 +248,48 @@ def test_root_makes_no_link_behind_a_link(top):
     with pytest.raises(OSError):
         tree.replace_by_link(str(top), "data/x", "/srv/shop/shared/x")
     assert not os.path.lexists(top.parent / "outside/x")
+
+
+# Holds a descriptor of a directory, which no mode of those above it closes, and adds files to it for ever.
+ADD = """
+import itertools, os, sys
+directory = os.open(sys.argv[1], os.O_RDONLY)
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for number in itertools.count():
+    try:
+        os.close(os.open(f"file{number}", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+    except OSError as error:
+        sys.exit(error.errno)
+    if number == 5000:
+        print(flush=True)
+"""
+
+
+@pytest.fixture
+def added_to(tmp_path):
+    """A tree to one of whose directories another process adds files."""
+    top = tmp_path / "scratch"
+    (top / "x").mkdir(parents=True)
+    (top / "x").chmod(0o777)
+    with subprocess.Popen([sys.executable, "-c", ADD, str(top / "x")], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield top, process
+        process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="one user cannot close a directory to itself")
+def test_a_tree_that_another_user_adds_to_is_closed_and_removed(added_to):
+    top, process = added_to
+    tree.remove(str(top))
+    assert not top.exists()
+    assert process.wait() == errno.EACCES, "it was the faster one by chance only"
+
+
+def test_a_removal_has_a_deadline(added_to, monkeypatch):
+    monkeypatch.setattr(tree, "LONGEST_REMOVAL", 0.5)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: None)
+    with pytest.raises(ReleaseError, match=r"'scratch' is not gone within 0\.5 s"):
+        tree.remove(str(added_to[0]))

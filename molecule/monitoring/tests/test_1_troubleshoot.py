@@ -104,11 +104,13 @@ def test_it_opens_no_file_for_writing(doctor):
     assert any(writes.search(line) for line in trace.splitlines()), "nothing was seen of nginx's test either"
 
 
-# What an app can make in its runtime directory, somebody else's directory that looks like an app, and an entry of the
-# journal with fields that only systemd may set, a field that is there twice, and a sequence for terminals.
+# What an app can make in a runtime directory, which it has where it has no /dev/shm of its own, somebody else's
+# directory that looks like an app, and an entry of the journal with fields that only systemd may set, a field that is
+# there twice, and a sequence for terminals.
 HOSTILE = r"""
 as() { setpriv --reuid=shop --regid=shop --clear-groups "$@"; }
 top=/run/shop/$id
+install -d -o shop $top
 as mkdir -p "$top/x /etc/made-by-an-app" "$top/"$'a\nb' "$top/*" "$top/-rf"
 as mkfifo "$top/fifo"
 as ln -s /etc/shadow "$top/link"
@@ -134,7 +136,7 @@ def test_an_app_neither_blocks_nor_misleads_nor_moves_it(doctor):
     try:
         found = doctor.diagnose(since=begun, text=True)
     finally:
-        doctor.shell("rm -rf /run/shop/$id/* /srv/somebody")
+        doctor.shell("rm -rf /run/shop/$id /srv/somebody")
     assert found.findings == {} and found.seconds < 10, found
     assert not doctor.host.file("/etc/made-by-an-app").exists
     facts = json.loads(found.output)["facts"]

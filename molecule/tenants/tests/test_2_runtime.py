@@ -40,17 +40,17 @@ HOSTILE_NAMES = [
 LITTER = f"""
 import os, sys
 for name in {HOSTILE_NAMES!r}:
-    open('/run/alpha/' + name, 'w').close()
-os.mkfifo('/run/alpha/fifo')
-os.symlink('/opt/victim/secret', '/run/alpha/link')
+    open('/srv/alpha/shared/' + name, 'w').close()
+os.mkfifo('/srv/alpha/shared/fifo')
+os.symlink('/opt/victim/secret', '/srv/alpha/shared/link')
 print('\x1b]0;owned\x07\x1b]52;c;cm0gLXJmIC8=\x07ERROR \x9b2J', file=sys.stderr)
 print('{{"level": "error", "message": "\\\\u001b]0;owned\\\\u0007"}}', file=sys.stderr, flush=True)
 """
 SWEEP = f"""
 import os
 for name in {[*HOSTILE_NAMES, "fifo", "link"]!r}:
-    if os.path.lexists('/run/alpha/' + name):
-        os.unlink('/run/alpha/' + name)
+    if os.path.lexists('/srv/alpha/shared/' + name):
+        os.unlink('/srv/alpha/shared/' + name)
 """
 FLOOD = """
 import sys
@@ -125,7 +125,7 @@ def test_metrics_of_others_cannot_be_made_up(tenant):
 
 
 def test_the_doctor_reads_hostile_names_and_lines(tenant):
-    tenant.run(LITTER)
+    assert tenant.run(LITTER) == ""
     try:
         said = tenant.host.run("timeout 40 /usr/local/sbin/troubleshoot.sh 2>&1")
     finally:
@@ -144,6 +144,12 @@ def test_a_flood_of_lines_leaves_the_journal_of_others(tenant):
     after = len(tenant.sh("journalctl --sync; journalctl -q -o cat -u 'alpha@*'").splitlines())
     assert after - before < 50_000
     assert tenant.sh("journalctl -q -o cat -u 'beta@*' -n 1") != ""
+
+
+def test_an_app_writes_nothing_to_the_file_system_of_services(tenant):
+    """Who fills /run keeps systemd from starting anything."""
+    walk = "import os\nfor top, _names, _files in os.walk('/run'):\n    print(top if os.access(top, os.W_OK) else '')"
+    assert tenant.run(walk).split() == []
 
 
 def test_beta_serves_still(tenant):

@@ -377,10 +377,15 @@ def read_answer(text):
     """What a program of a unit answers, as far as it is one: texts by name."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     found = found if isinstance(found, dict) else {}
-    return {name: value for name, value in found.items() if name in {"answer", "failed"} and isinstance(value, str)}
+    # JSON can name halves of characters, which no file and no terminal takes.
+    return {
+        name: value.encode("utf-8", "replace").decode("utf-8")
+        for name, value in found.items()
+        if name in {"answer", "failed"} and isinstance(value, str)
+    }
 
 
 def make_work(path):

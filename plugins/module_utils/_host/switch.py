@@ -169,20 +169,23 @@ class Instance:
         serve = (self.layout.manifest(self.id) or {}).get("serve")
         timeout = serve.get("timeout_stop", 0) if isinstance(serve, dict) else 0
         self.disable()
-        self._systemctl(
-            "stop",
-            self.socket,
-            self.service,
-            phase="drain",
-            message=f"{self.service} does not stop",
-            check=False,
-            timeout=timeout + 30,
-        )
+        if not self._stops(timeout + 30):
+            self._systemctl("kill", "--signal=KILL", self.service, check=False)
+            self._stops(30)
         self._systemctl("reset-failed", self.socket, self.service, check=False)
         for path in self.layout.unit_paths(self.id):
             for file in (path, path + UNFINISHED):
                 if os.path.exists(file):
                     os.unlink(file)
+
+    def _stops(self, timeout):
+        """Whether it stops in time. It may tell systemd again and again that it needs more (EXTEND_TIMEOUT_USEC)."""
+        arguments = {"phase": "drain", "message": f"{self.service} does not stop", "timeout": timeout}
+        try:
+            _output, code = self._systemctl("stop", self.socket, self.service, check=False, **arguments)
+        except ReleaseError:
+            return False
+        return code == 0
 
     def _journal(self, lines, *arguments):
         """The last lines of the unit that fit. What an app logs has no end by itself."""

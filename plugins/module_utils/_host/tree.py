@@ -10,8 +10,10 @@ are not followed; below a published directory they must stay inside it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import time
 
 from .release import ReleaseError
 from .shell import open_plain
@@ -25,6 +27,9 @@ PASSABLE = 0o751
 DEEPEST = 200
 # Entries of one tree; a large environment has 50,000.
 MOST_ENTRIES = 1_000_000
+# Seconds for a tree to be gone, and names of a directory that are read at once.
+LONGEST_REMOVAL = 600
+AT_ONCE = 10_000
 # Of a file that decides what is installed.
 MOST_TEXT = 64 << 20
 # As many as the kernel follows.
@@ -128,14 +133,19 @@ class _Taker:
             # First the directory: from then on nobody else changes what it names.
             passable = PASSABLE if not public and self._is_parent(path) else None
             self._give(descriptor, self.readable if public else self.modes, path, passable)
-            for name in os.listdir(descriptor):
-                self.count += 1
-                if self.count > MOST_ENTRIES:
-                    raise Refused(path, f"part of a tree of more than {MOST_ENTRIES} files")
+            for name in self._names(descriptor, path):
                 facts = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 self._entry(descriptor, name, facts, f"{path}/{name}" if path else name, public, depth)
         finally:
             os.close(descriptor)
+
+    def _names(self, descriptor, path):
+        with os.scandir(descriptor) as found:
+            names = [entry.name for entry in itertools.islice(found, MOST_ENTRIES + 1 - self.count)]
+        self.count += len(names)
+        if self.count > MOST_ENTRIES:
+            raise Refused(path, f"part of a tree of more than {MOST_ENTRIES} files")
+        return names
 
     def _entry(self, parent, name, facts, path, public, depth):
         kind = stat.S_IFMT(facts.st_mode)
@@ -285,7 +295,9 @@ def make_below(top, path, mode=0o750, gid=-1):
 def remove_at(descriptor, name):
     """Remove whatever has this name in a directory, and all below it; nothing where there is nothing.
 
-    However deep it is: what lies below is moved to the top before it is looked at.
+    However deep it is: what lies below is moved to the top before it is looked at. And however much is added meanwhile:
+    a process of an app that was handed a descriptor can still write to a directory that no path leads to any more.
+    Each is closed first, and there is a deadline.
     """
     try:
         facts = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -294,24 +306,44 @@ def remove_at(descriptor, name):
     if not stat.S_ISDIR(facts.st_mode):
         os.unlink(name, dir_fd=descriptor)
         return
-    top = os.open(name, DIRECTORY, dir_fd=descriptor)
+    deadline = time.monotonic() + LONGEST_REMOVAL
+    top = _closed(name, descriptor)
     try:
-        while names := os.listdir(top):
-            for each in names:
-                if _unlinked(top, each):
-                    continue
-                below = os.open(each, DIRECTORY, dir_fd=top)
-                try:
-                    for further in os.listdir(below):
-                        if not _unlinked(below, further):
-                            aside = f".removed-{os.urandom(8).hex()}"
-                            os.rename(further, aside, src_dir_fd=below, dst_dir_fd=top)
-                finally:
-                    os.close(below)
-                os.rmdir(each, dir_fd=top)
+        for each in _entries(top, name, deadline):
+            if _unlinked(top, each):
+                continue
+            below = _closed(each, top)
+            try:
+                for further in _entries(below, name, deadline):
+                    if not _unlinked(below, further):
+                        os.rename(further, f".removed-{os.urandom(8).hex()}", src_dir_fd=below, dst_dir_fd=top)
+            finally:
+                os.close(below)
+            os.rmdir(each, dir_fd=top)
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=descriptor)
+
+
+def _closed(name, parent):
+    """A descriptor of a directory to which nobody else can add anything from now on."""
+    descriptor = os.open(name, DIRECTORY, dir_fd=parent)
+    os.fchown(descriptor, os.geteuid(), -1)
+    os.fchmod(descriptor, 0o700)
+    return descriptor
+
+
+def _entries(descriptor, what, deadline):
+    """Names in a directory, until there are none: each must be gone before the next is asked for."""
+    while True:
+        with os.scandir(descriptor) as found:
+            names = [entry.name for entry in itertools.islice(found, AT_ONCE)]
+        if not names:
+            return
+        for name in names:
+            if time.monotonic() > deadline:
+                raise ReleaseError("remove", f"{what!r} is not gone within {LONGEST_REMOVAL} s: something adds to it.")
+            yield name
 
 
 def _unlinked(descriptor, name):
