@@ -82,6 +82,9 @@ FOLLOWED = {
     ("_host/places.py", "make", "os.chmod"): "directories that root made in those of root",
     ("_host/shell.py", "make_directory", "os.chown"): "for directories in those of root",
     ("_host/shell.py", "make_directory", "os.chmod"): "for directories in those of root",
+    ("_host/upkeep.py", "keep_directories", "os.chown"): "a file in a directory of root's, and no link is followed",
+    ("_host/upkeep.py", "give", "os.chown"): "a socket in a directory of root's below /run",
+    ("_host/upkeep.py", "give", "os.chmod"): "a socket in a directory of root's below /run",
     ("_host/source.py", "_lay_down", "shutil.copyfileobj"): "from descriptor to descriptor",
     ("_host/systemd.py", "__exit__", "shutil.rmtree"): "a temporary directory of root's own",
 }
