@@ -1,4 +1,4 @@
-"""A host is damaged; the doctor names it; its fix is run as printed; the host is healthy, and nothing was lost that could be kept."""
+"""A host is damaged, the doctor names it, its fix is run as printed: the host is healthy, and nothing was lost."""
 
 from __future__ import annotations
 

@@ -80,7 +80,9 @@ def keep_directories(layout, passable):
     """Make the app's directories, and give them their owners and modes. What was wrong, in words."""
     wrong = wrong_directories(layout, passable)
     for path in filter(os.path.islink, wrong):
-        raise ReleaseError("install", f"{path} is a link of another user than root. Look where it leads, and remove it.")
+        raise ReleaseError(
+            "install", f"{path} is a link of another user than root. Look where it leads, and remove it."
+        )
     for path, (uid, gid, modes) in directories(layout, passable).items():
         if path == layout.shared and path in wrong:
             _give_contents(path, uid, gid)
