@@ -85,6 +85,9 @@ FOLLOWED = {
     ("_host/shell.py", "make_directory", "os.chmod"): "for directories in those of root",
     ("_host/source.py", "_lay_down", "os.chmod"): "a directory that root made, in one that is root's",
     ("_host/source.py", "_lay_down", "os.chown"): "a directory that root made, in one that is root's",
+    ("_host/upkeep.py", "keep_directories", "os.chown"): "a file in a directory of root's, and no link is followed",
+    ("_host/upkeep.py", "give", "os.chown"): "a socket in a directory of root's below /run",
+    ("_host/upkeep.py", "give", "os.chmod"): "a socket in a directory of root's below /run",
     ("_host/source.py", "_lay_down", "shutil.copyfileobj"): "from descriptor to descriptor",
     ("_host/systemd.py", "__exit__", "shutil.rmtree"): "a temporary directory of root's own",
 }

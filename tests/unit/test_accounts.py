@@ -131,6 +131,16 @@ def test_what_was_there_before_is_not_adopted(host, make, said):
     assert (state(host.root), host.commands) == (before, [])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_directory_that_the_app_has_taken_is_refused_with_the_way_back(host):
+    host.app()
+    os.chown(host.root / "srv/shop", 998, -1)
+    with pytest.raises(ReleaseError, match=r"If only its owner was changed: chown root:root \S+/srv/shop, and run"):
+        accounts.refuse_foreign(host.layout())
+    os.chown(host.root / "srv/shop", 0, -1)
+    accounts.refuse_foreign(host.layout())
+
+
 @pytest.mark.parametrize("make, said", FOREIGN.values(), ids=FOREIGN)
 def test_what_never_was_an_app_is_not_removed(host, make, said):
     make(host)

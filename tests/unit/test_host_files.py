@@ -80,14 +80,14 @@ def test_one_that_hangs_or_fails_takes_nothing_from_the_others():
 
 def test_an_app_that_cannot_be_looked_at_is_named(monkeypatch):
     """Its own facts are missing; those of the other app, and of the machine, are there."""
-    def one(app, _held):
+    def one(app, _held, _deep):
         if app["name"] == "alpha":
             raise KeyError("x")
         return {"name": app["name"]}
 
     monkeypatch.setattr(facts, "_app", one)
     monkeypatch.setattr(facts, "COLLECTORS", {"apps": facts.apps, "clock": lambda _host: {"future": []}})
-    found = facts.gather(SimpleNamespace(deep=False, apps=[{"name": "alpha"}, {"name": "beta"}]))
+    found = facts.gather(SimpleNamespace(apps=[{"name": "alpha"}, {"name": "beta"}], deep=False))
     assert found == {"apps": [{"name": "beta"}], "clock": {"future": []}, "failed": {"app alpha": "KeyError: 'x'"}}
 
 

@@ -90,7 +90,9 @@ DAMAGE = {
     "a mode lets others write": lambda top: os.chmod(f"{top}/src/app/main.py", 0o666),
     "a source was edited to the same length": lambda top: rewrite(f"{top}/src/app/main.py", "1", "2"),
     "a file was cut and has its old time": lambda top: (
-        rewrite(f"{top}/src/app/main.py", "1", ""), os.utime(f"{top}/src/app/main.py", (1, 1))),
+        rewrite(f"{top}/src/app/main.py", "1", ""),
+        os.utime(f"{top}/src/app/main.py", (1, 1)),
+    ),
     "the worker is missing": lambda top: shutil.rmtree(f"{top}/lib"),
     "the configuration was edited": lambda top: rewrite(f"{top}/gunicorn.conf.py", "''", "'x'"),
     "the environment is missing": lambda top: os.unlink(f"{top}/env"),

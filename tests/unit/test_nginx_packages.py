@@ -49,7 +49,8 @@ class Run:
 
 
 @pytest.mark.parametrize(
-    "had, asked", [(["nginx-common=1:1.26-3"], 1), (["nginx-common"], 2), (["nginx-common=1:1.26-3", "nginx-common"], 1)]
+    "had, asked",
+    [(["nginx-common=1:1.26-3"], 1), (["nginx-common"], 2), (["nginx-common=1:1.26-3", "nginx-common"], 1)],
 )
 def test_a_package_is_downloaded_in_its_version_or_the_next_one(tmp_path, had, asked):
     run = Run(had=had)

@@ -173,7 +173,7 @@ def debian(host, monkeypatch):
     had = {}
     monkeypatch.setattr(
         module.packages, "contents",
-        lambda _run, package, paths: {path: had[package] for path in paths} if package in had else {})
+        lambda _run, package, paths: dict.fromkeys(paths, had[package]) if package in had else {})
     return had
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import upkeep
-from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 
 OLD, LIVE = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002"
 ME = pwd.getpwuid(os.geteuid())
@@ -116,6 +116,27 @@ def test_shared_files_that_root_has_taken_are_the_apps_again(layout, monkeypatch
     os.chmod(layout.shared, 0o700)
     upkeep.keep_directories(layout, passable=False)
     assert os.stat(f"{layout.shared}/db").st_uid == 0
+
+
+def test_a_link_of_root_in_the_place_of_a_directory_is_left_alone(layout, tmp_path):
+    upkeep.keep_directories(layout, passable=False)
+    os.rename(layout.shared, tmp_path / "disk")
+    os.symlink(tmp_path / "disk", layout.shared)
+    os.chmod(tmp_path / "disk", 0o770)
+    assert upkeep.keep_directories(layout, passable=False) == []
+    assert os.stat(tmp_path / "disk").st_mode & 0o777 == 0o770
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_link_that_an_app_has_laid_in_the_place_of_a_directory_is_refused(layout, tmp_path):
+    upkeep.keep_directories(layout, passable=False)
+    (tmp_path / "victim").mkdir(mode=0o700)
+    os.rmdir(layout.venvs)
+    os.symlink(tmp_path / "victim", layout.venvs)
+    os.chown(layout.venvs, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(ReleaseError, match="venvs is a link of another user than root"):
+        upkeep.keep_directories(layout, passable=False)
+    assert (tmp_path / "victim").stat().st_mode & 0o777 == 0o700
 
 
 # -- links and sockets ------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def refuse_foreign(layout):
         taken = owned and os.path.lexists(layout.base) and os.lstat(layout.base).st_uid in uids(layout)
         advice = "Give the app another name, or remove by hand what nobody needs."
         if taken:
-            advice = f"If it is the app's, and its owner was changed: chown root:root {layout.base}, and run this again."
+            advice = f"If only its owner was changed: chown root:root {layout.base}, and run this again."
         raise _refusal(layout, found, advice)
 
 

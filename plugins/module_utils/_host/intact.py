@@ -4,8 +4,8 @@
 """Whether a release and its virtual environment are as they were made.
 
 Each has a list of its files, written when it is complete. A run compares the live release with the list by what the
-file system says, and reads only files that were written to since; the doctor's deep mode reads all. Bytecode is not listed: Python makes
-it, and does not use what does not fit.
+file system says, and reads only files that were written to since; the doctor's deep mode reads all. Bytecode is not
+listed: Python makes it, and does not use what does not fit.
 
 Releases of 0.2.0 have no list. Where all that 0.2.0 wrote is there, they get one.
 """
@@ -162,7 +162,7 @@ def _compare(top, lines, app, contents):
 
 
 def _changed(path, found, give):
-    _kind_, mode, uid, _group_ = found[:4]
+    mode, uid = found[1:3]
     if uid != give[0]:
         # Another user could write to it meanwhile.
         return Damage(path, f"belongs to uid {uid}")
@@ -311,7 +311,7 @@ def _without_bound(layout, id_):
 
 def _write(layout, full, path, text):
     parent = os.path.dirname(full)
-    if os.path.isdir(full) and not os.path.islink(full) or os.path.islink(parent):
+    if (os.path.isdir(full) and not os.path.islink(full)) or os.path.islink(parent):
         return  # it is checked again, and found to be damaged
     mode = file_mode(path)
     write_file(full, text, mode, group=_app_group(layout) if mode & 0o040 else -1)

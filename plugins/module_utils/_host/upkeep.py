@@ -16,7 +16,7 @@ import time
 
 from .accounts import mounts
 from .ask import connect_unix
-from .release import ID, read_text
+from .release import ID, ReleaseError, read_text
 from .shell import make_directory, point
 from .switch import Instance, answer, strangers
 from .tree import DIRECTORY, remove
@@ -69,6 +69,8 @@ def wrong_directories(layout, passable=False):
             status = os.lstat(path)
         except FileNotFoundError:
             continue
+        if stat.S_ISLNK(status.st_mode) and status.st_uid == os.geteuid():
+            continue  # to another disk, for example: whoever made it keeps what it leads to
         if _facts(status) not in [(uid, gid, mode) for mode in modes]:
             wrong[path] = (_shown(*_facts(status)), _shown(uid, gid, modes[0]))
     return wrong
@@ -77,6 +79,10 @@ def wrong_directories(layout, passable=False):
 def keep_directories(layout, passable):
     """Make the app's directories, and give them their owners and modes. What was wrong, in words."""
     wrong = wrong_directories(layout, passable)
+    for path in filter(os.path.islink, wrong):
+        raise ReleaseError(
+            "install", f"{path} is a link of another user than root. Look where it leads, and remove it."
+        )
     for path, (uid, gid, modes) in directories(layout, passable).items():
         if path == layout.shared and path in wrong:
             _give_contents(path, uid, gid)

@@ -11,8 +11,8 @@ longer than nginx keeps an idle connection to an upstream. So nginx always lets 
 Requests, event streams and WebSockets that are open may go on until the graceful timeout. What does not end by then
 is cut, counted, and reported in a line of the journal that the deploy reads.
 
-A worker that has had its `max_requests` goes the same way. gunicorn starts the next one only when the last one is gone;
-so it asks the master for one more, serves until that one is ready, and then drains; the hook `child_exit` takes that back.
+A worker that has had its `max_requests` goes the same way. gunicorn starts the next one only when the last one is gone:
+it asks the master for one more, serves until that one is ready, and drains; the hook `child_exit` takes that back.
 They go one after the other, or there would be many more workers than were asked for.
 
 A release that is no longer the live one, and not yet told to stop, answers with `Connection: close` too: nginx would

@@ -200,9 +200,7 @@ def _files(app, unit):
                 name,
                 f"the environment file is {what}",
                 f"{path}: a restart would {'fail' if what == 'missing' else 'not run with what was released'}",
-                f"chown root:root {path} && chmod 0600 {path}"
-                if what.startswith("readable")
-                else DEPLOY,
+                f"chown root:root {path} && chmod 0600 {path}" if what.startswith("readable") else DEPLOY,
             )
         else:
             yield warning(
@@ -240,8 +238,8 @@ def _damage(app):
             "app-interpreter",
             name,
             "the live release runs with a Python that this distribution no longer brings",
-            f"it runs with {python['path']}, and the distribution's is {python['default']} now: it may be removed at any "
-            "time, and the next restart would fail",
+            f"it runs with {python['path']}, and the distribution's is {python['default']} now: an upgrade may remove "
+            "it, and the next restart would fail",
             DEPLOY,
         )
     if app["damage"]:
