@@ -627,6 +627,13 @@ def test_an_old_release_starts_with_the_password_of_today(days):
     assert not days.said and days.history()[-1].get("env_changed") is None
 
 
+def test_where_nothing_serves_a_release_keeps_its_own_environment(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    os.unlink(days.layout.live)
+    assert days.back("r1", env="current") == ("r1", "old")
+
+
 def test_who_goes_back_is_told_which_variables_differ(days):
     days.deploy("r1", "old")
     days.deploy("r2", "new")
