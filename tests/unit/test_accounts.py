@@ -425,5 +425,5 @@ def test_every_file_of_the_layout_is_known_as_an_apps():
 
 
 def test_what_was_set_aside_is_an_apps_too_and_stops_no_removal():
-    names = ["order.json", "order.json.damaged-1", ".lock.damaged-12", "history.jsonl.damaged-1", "notes", "x.damaged-1"]
+    names = ["order.json", "order.json.damaged-1", ".lock.damaged-12", "notes", "x.damaged-1"]
     assert Layout("shop").foreign(names) == ["notes", "x.damaged-1"]

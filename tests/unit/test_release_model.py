@@ -673,7 +673,7 @@ def test_a_run_that_died_in_its_guard_is_judged_by_the_next(days):
             break
     days.world.kill_in = 0
     assert days.live == ("r2", "s1")
-    with pytest.raises(ReleaseError, match="it fails. The run that switched to release .* had ended before") as error:
+    with pytest.raises(ReleaseError, match=r"it fails\. The run that .* had ended before") as error:
         days.deploy("r2")
     assert error.value.phase == "guard" and days.live == ("r1", "s1")
     assert [line["outcome"] for line in days.history()] == ["good", "failed"], "and does not try it again"
