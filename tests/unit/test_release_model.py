@@ -12,6 +12,7 @@ FASTAPI_MODEL_SEED=<n> repeats a sequence that failed, FASTAPI_MODEL_STEPS=<n> m
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import random
@@ -259,11 +260,18 @@ def build(self):
 
 
 def key_of(layout, id_):
-    """What the model calls a release: its revision and its setting."""
+    """What the model calls a release: its revision and its setting. It never changes."""
     if id_ is None:
         return None
-    env = deploy.env_values(deploy.read_text(layout.release(id_, "env")))
-    return layout.manifest(id_)["inputs"]["source"]["revision"], env["SETTING"]
+    path = layout.release(id_, "env")
+    return _key(layout.release(id_, "manifest.json"), path, os.stat(path).st_ino, os.stat(path).st_mtime_ns)
+
+
+@functools.lru_cache(1000)
+def _key(manifest, env, *_file):
+    with open(manifest, encoding="utf-8") as stream:
+        revision = json.load(stream)["inputs"]["source"]["revision"]
+    return revision, deploy.env_values(deploy.read_text(env))["SETTING"]
 
 
 def seen(world, id_):
@@ -330,8 +338,9 @@ class Walk:
     def releases(self):
         return self.layout.releases_by_age()
 
-    def on_disk(self):
-        return [key_of(self.layout, item["id"]) for item in self.releases() if item["state"] != "failed"]
+    def on_disk(self, releases=None):
+        releases = self.releases() if releases is None else releases
+        return [key_of(self.layout, item["id"]) for item in releases if item["state"] != "failed"]
 
     # -- what may happen
 
@@ -505,16 +514,13 @@ class Walk:
         model, layout = self.model, self.layout
         live = layout.live_id()
         assert key_of(layout, live) == model.live, self.told()
-        disk = self.on_disk()
+        releases, found = self.releases(), order.Order(layout)
+        disk = self.on_disk(releases)
         back = model.back[0] if model.back else None
-        releases = self.releases()
-        try:
-            target = key_of(layout, order.Order(layout).target(releases))
-        except ReleaseError:
-            target = None
+        target = key_of(layout, next(iter(found.way_back(releases)), None))
         assert target == back, f"a rollback goes to {target} and not to {back}\n{self.told()}"
         assert back is None or back in disk, self.told()
-        held = [(hold["revision"], hold["digest"]) for hold in order.Order(layout).holds()]
+        held = [(hold["revision"], hold["digest"]) for hold in found.holds()]
         assert [revision for revision, _digest in held] == [revision for revision, _setting in model.held], self.told()
         # What was pruned is no choice any more.
         model.way = [key for key in model.way if key == model.live or key in disk]
