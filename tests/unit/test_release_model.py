@@ -587,6 +587,13 @@ def test_a_rollback_goes_back_to_what_served_before_the_bad_release(days):
     assert days.back()[0] == "r1"
 
 
+def test_the_way_back_is_as_long_as_there_are_releases(days):
+    days.world.keep = 2
+    for number in range(6):
+        days.deploy(f"r{number}")
+    assert order.Order(days.layout).content["served"] == sorted(days.layout.ids()) and len(days.layout.ids()) == 2
+
+
 def test_what_was_rolled_back_is_not_released_again_by_a_colleague(days):
     days.deploy("r1")
     days.deploy("r2")
@@ -640,10 +647,25 @@ def test_where_nothing_serves_a_release_keeps_its_own_environment(days):
     assert days.back("r1", env="current") == ("r1", "old")
 
 
+def test_settings_that_were_rolled_back_are_held_until_there_are_others(days):
+    days.deploy("r1", "s1")
+    days.deploy("r1", "s2")
+    days.back()
+    assert days.deploy("r1", "s2") == ("r1", "s1")
+    assert "r1 (r1) with these settings was not released" in days.said and "Other settings or" in days.said
+    assert days.deploy("r1", "s3") == ("r1", "s3") and not days.said
+    assert days.deploy("r1", "s2") == ("r1", "s2")
+
+
 def test_who_goes_back_is_told_which_variables_differ(days):
     days.deploy("r1", "old")
     days.deploy("r2", "new")
     assert days.history()[-1]["env_changed"] == ["SETTING"]
+    days.world.fails = "fetch"
+    with pytest.raises(ReleaseError):
+        days.deploy("r3", "newer")
+    days.world.fails = ""
+    assert "env_changed" not in days.history()[-1], "what failed changed nothing"
     days.back()
     assert "the environment of r1 differs from that of what serves, in SETTING" in days.said
     assert "-e env=current" in days.said and "old" not in days.said

@@ -197,7 +197,9 @@ class Order:
             self._write()
 
     def forget(self, ids):
-        """Releases are gone that could have been gone back to."""
+        """Releases are gone that were on the way back."""
+        if not ids:
+            return
         self.content.update(
             served=[id_ for id_ in self.served() if id_ not in ids],
             replaced="" if self.replaced() in ids else self.replaced(),
