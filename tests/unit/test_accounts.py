@@ -496,3 +496,8 @@ def test_every_file_of_the_layout_is_known_as_an_apps():
         "current.new",
     } <= layout.entries()
     assert Path(layout.cache).name not in layout.entries()
+
+
+def test_what_was_set_aside_is_an_apps_too_and_stops_no_removal():
+    names = ["order.json", "order.json.damaged-1", ".lock.damaged-12", "notes", "x.damaged-1"]
+    assert Layout("shop").foreign(names) == ["notes", "x.damaged-1"]

@@ -843,3 +843,10 @@ def test_a_certificate_is_described_by_its_dates_and_its_issuer():
 
     assert describe(made(name)) == {"begins": 1767312000, "expires": 1775088000, "self_signed": True}
     assert describe(made(issuer))["self_signed"] is False
+
+
+def test_a_damaged_line_takes_no_other_with_it(released):
+    lines = ["{", "[" * 100_000, "null", json.dumps({"action": "deploy", "outcome": "good"}), '{"action": "dep']
+    (released.base / "history.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = releases.history(str(released.base / "history.jsonl"), os.geteuid())
+    assert found == [{"action": "deploy", "outcome": "good"}]

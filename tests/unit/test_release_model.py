@@ -12,6 +12,7 @@ FASTAPI_MODEL_SEED=<n> repeats a sequence that failed, FASTAPI_MODEL_STEPS=<n> m
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import random
@@ -268,11 +269,18 @@ def build(self):
 
 
 def key_of(layout, id_):
-    """What the model calls a release: its revision and its setting."""
+    """What the model calls a release: its revision and its setting. It never changes."""
     if id_ is None:
         return None
-    env = deploy.env_values(deploy.read_text(layout.release(id_, "env")))
-    return layout.manifest(id_)["inputs"]["source"]["revision"], env["SETTING"]
+    path = layout.release(id_, "env")
+    return _key(layout.release(id_, "manifest.json"), path, os.stat(path).st_ino, os.stat(path).st_mtime_ns)
+
+
+@functools.lru_cache(1000)
+def _key(manifest, env, *_file):
+    with open(manifest, encoding="utf-8") as stream:
+        revision = json.load(stream)["inputs"]["source"]["revision"]
+    return revision, deploy.env_values(deploy.read_text(env))["SETTING"]
 
 
 def seen(world, id_):
@@ -299,8 +307,9 @@ class Walk:
     def releases(self):
         return self.layout.releases_by_age()
 
-    def on_disk(self):
-        return [key_of(self.layout, item["id"]) for item in self.releases() if item["state"] != "failed"]
+    def on_disk(self, releases=None):
+        releases = self.releases() if releases is None else releases
+        return [key_of(self.layout, item["id"]) for item in releases if item["state"] != "failed"]
 
     # -- what may happen
 
@@ -474,16 +483,13 @@ class Walk:
         model, layout = self.model, self.layout
         live = layout.live_id()
         assert key_of(layout, live) == model.live, self.told()
-        disk = self.on_disk()
+        releases, found = self.releases(), order.Order(layout)
+        disk = self.on_disk(releases)
         back = model.back[0] if model.back else None
-        releases = self.releases()
-        try:
-            target = key_of(layout, order.Order(layout).target(releases))
-        except ReleaseError:
-            target = None
+        target = key_of(layout, next(iter(found.way_back(releases)), None))
         assert target == back, f"a rollback goes to {target} and not to {back}\n{self.told()}"
         assert back is None or back in disk, self.told()
-        held = [(hold["revision"], hold["digest"]) for hold in order.Order(layout).holds()]
+        held = [(hold["revision"], hold["digest"]) for hold in found.holds()]
         assert [revision for revision, _digest in held] == [revision for revision, _setting in model.held], self.told()
         # What was pruned is no choice any more.
         model.way = [key for key in model.way if key == model.live or key in disk]
@@ -550,6 +556,13 @@ def test_a_rollback_goes_back_to_what_served_before_the_bad_release(days):
     assert days.back()[0] == "r1"
 
 
+def test_the_way_back_is_as_long_as_there_are_releases(days):
+    days.world.keep = 2
+    for number in range(6):
+        days.deploy(f"r{number}")
+    assert order.Order(days.layout).content["served"] == sorted(days.layout.ids()) and len(days.layout.ids()) == 2
+
+
 def test_what_was_rolled_back_is_not_released_again_by_a_colleague(days):
     days.deploy("r1")
     days.deploy("r2")
@@ -596,10 +609,32 @@ def test_an_old_release_starts_with_the_password_of_today(days):
     assert not days.said and days.history()[-1].get("env_changed") is None
 
 
+def test_where_nothing_serves_a_release_keeps_its_own_environment(days):
+    days.deploy("r1", "old")
+    days.deploy("r2", "new")
+    os.unlink(days.layout.live)
+    assert days.back("r1", env="current") == ("r1", "old")
+
+
+def test_settings_that_were_rolled_back_are_held_until_there_are_others(days):
+    days.deploy("r1", "s1")
+    days.deploy("r1", "s2")
+    days.back()
+    assert days.deploy("r1", "s2") == ("r1", "s1")
+    assert "r1 (r1) with these settings was not released" in days.said and "Other settings or" in days.said
+    assert days.deploy("r1", "s3") == ("r1", "s3") and not days.said
+    assert days.deploy("r1", "s2") == ("r1", "s2")
+
+
 def test_who_goes_back_is_told_which_variables_differ(days):
     days.deploy("r1", "old")
     days.deploy("r2", "new")
     assert days.history()[-1]["env_changed"] == ["SETTING"]
+    days.world.fails = "fetch"
+    with pytest.raises(ReleaseError):
+        days.deploy("r3", "newer")
+    days.world.fails = ""
+    assert "env_changed" not in days.history()[-1], "what failed changed nothing"
     days.back()
     assert "the environment of r1 differs from that of what serves, in SETTING" in days.said
     assert "-e env=current" in days.said and "old" not in days.said
@@ -635,9 +670,10 @@ def test_a_run_that_died_in_its_guard_is_judged_by_the_next(days):
             break
     days.world.kill_in = 0
     assert days.live == ("r2", "s1")
-    with pytest.raises(ReleaseError, match="it fails") as error:
+    with pytest.raises(ReleaseError, match=r"it fails\. The run that .* had ended before") as error:
         days.deploy("r2")
     assert error.value.phase == "guard" and days.live == ("r1", "s1")
+    assert [line["outcome"] for line in days.history()] == ["good", "failed"], "and does not try it again"
 
 
 def test_a_release_that_does_not_start_is_not_offered_again(days):

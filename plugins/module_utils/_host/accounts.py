@@ -132,7 +132,7 @@ def refuse_removal(layout):
     found = _foreign_accounts(layout) + _foreign_directories(layout, owned)
     if found:
         raise _refusal(layout, found, "Delete the entry of the app from the inventory, or remove this by hand.")
-    extra = sorted(set(_listed(layout.base)) - layout.entries()) if owned else []
+    extra = layout.foreign(_listed(layout.base)) if owned else []
     if extra:
         paths = ", ".join(_shown(os.path.join(layout.base, name)) for name in extra[:5])
         raise _refusal(layout, [f"{len(extra)} entries in {layout.base}: {paths}"], "Move them to another place.")
@@ -186,7 +186,8 @@ def _foreign_accounts(layout):
 def _foreign_directories(layout, owned):
     found = []
     if os.path.lexists(layout.base):
-        known = set(_listed(layout.base)) <= (layout.entries() if owned else {os.path.basename(layout.lock)})
+        names = _listed(layout.base)
+        known = not layout.foreign(names) if owned else set(names) <= {os.path.basename(layout.lock)}
         deployed = owned and bool(layout.ids())
         if not _is_roots(layout.base, stat.S_ISDIR) or not (known or deployed):
             found.append(describe_path(layout.base))

@@ -142,10 +142,9 @@ class Cutover:
             "outcome": outcome,
             **facts,
         }
-        texts = [environment.of(self.layout, each) for each in (previous, id_) if previous]
-        changed = environment.names(*texts) if texts else []
-        if changed:
-            line["env_changed"] = changed
+        if previous and outcome == "good":
+            changed = environment.names(*(environment.of(self.layout, each) for each in (previous, id_)))
+            line.update({"env_changed": changed} if changed else {})
         try:
             said = append(self.layout, line)
             self.warnings += [said] if said else []
@@ -158,6 +157,7 @@ class Cutover:
         kept = self.order.kept(releases) | {live}
         for id_ in prunable(releases, kept, self.order.way_back(releases), keep):
             remove_release(self.layout, id_)
+        self.order.forget(set(self.order.served()) - {*self.layout.ids(), live})
         remove_unused_venvs(self.layout)
 
     def forget(self, live):

@@ -235,10 +235,12 @@ class Deploy:
         self.version = manifest["version"] if manifest else self.version
         self.result["revision"] = serving
         self.result["held"] = hold
-        what = f"{'this setting of ' if revision == serving else ''}{named(hold)}"
+        same = revision == serving
+        what = f"{named(hold)}{' with these settings' if same else ''}"
+        ends = "Other settings or another revision end" if same else "A revision that is neither of both ends"
         self.cutover.warnings.append(
             f"{self.layout.name}: {what} was not released: it is held {held_by(hold)}. {self.version} goes on "
-            f"serving{settings}. A revision that is neither of both ends the hold, and so does {AGAIN}."
+            f"serving{settings}. {ends} the hold, and so does {AGAIN}."
         )
         return True
 

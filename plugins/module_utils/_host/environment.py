@@ -35,9 +35,9 @@ def names(one, other):
 
 
 def todays(layout, live):
-    """The environment that the next release would have: as Ansible gave it last, or that of what serves."""
+    """The environment that the next release would have: as Ansible gave it last, or that of what serves; or None."""
     kept, _damaged = kit.load(layout.name)
-    return env_file(kept["env"]) if kept else of(layout, live) if live else ""
+    return env_file(kept["env"]) if kept else of(layout, live) if live else None
 
 
 def changed(layout, id_, text):

@@ -72,9 +72,6 @@ class Order:
             # 0.1 noted no states: of its releases, the links tell which served.
             if item["state"] == "good" or item["id"] == live or (item["state"] == "built" and item["id"] == before)
         ]
-        if live in served:
-            # What came later served as well, and users were sent back from it.
-            served = served[: served.index(live) + 1]
         return {
             "format": FORMAT,
             "sequence": max((item["sequence"] for item in releases), default=0),
@@ -200,7 +197,9 @@ class Order:
             self._write()
 
     def forget(self, ids):
-        """Releases are gone that could have been gone back to."""
+        """Releases are gone that were on the way back."""
+        if not ids:
+            return
         self.content.update(
             served=[id_ for id_ in self.served() if id_ not in ids],
             replaced="" if self.replaced() in ids else self.replaced(),

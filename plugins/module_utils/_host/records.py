@@ -19,28 +19,38 @@ ASIDE = ".damaged-"
 MOST = 4 << 20
 
 
-def misfit(value, shape, where=""):
+def misfit(value, shape):
     """What of a value is not of this shape, in words, or nothing."""
+    found = _misfit(value, shape)
+    return f"{found[0].lstrip('.') or 'it'} {found[1]}" if found else ""
+
+
+def _misfit(value, shape):
+    """Where, and what."""
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            return f"{where or 'it'} is not an object"
+            return "", "is not an object"
         for key, inner in shape.items():
             name = key.rstrip("?")
             if name in value:
-                found = misfit(value[name], inner, f"{where}.{name}".lstrip("."))
+                found = _misfit(value[name], inner)
                 if found:
-                    return found
+                    return f".{name}{found[0]}", found[1]
             elif name == key:
-                return f"{where}.{name} is missing".lstrip(".")
-        return ""
+                return f".{name}", "is missing"
+        return None
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return f"{where} is not a list"
-        found = (misfit(each, shape[0], f"{where}[{index}]") for index, each in enumerate(value))
-        return next(filter(None, found), "")
+            return "", "is not a list"
+        for index, each in enumerate(value):
+            found = _misfit(each, shape[0])
+            if found:
+                return f"[{index}]{found[0]}", found[1]
+        return None
     types = shape if isinstance(shape, tuple) else (shape,)
-    fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-    return "" if fits else f"{where or 'it'} is not of type {' or '.join(each.__name__ for each in types)}"
+    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
+        return None
+    return "", f"is not of type {' or '.join(each.__name__ for each in types)}"
 
 
 def parse(text, shape, newest):

@@ -236,6 +236,10 @@ class Layout:
         names = {os.path.basename(path) for path in vars(self).values() if os.path.dirname(path) == self.base}
         return names | {name + ".new" for name in names}
 
+    def foreign(self, names):
+        """Of names in the app's directory those that the role did not make; what was set aside is its own."""
+        return sorted(name for name in names if name.partition(records.ASIDE)[0] not in self.entries())
+
     def release(self, id_, *path):
         return os.path.join(self.releases, id_, *path)
 

@@ -90,7 +90,8 @@ class Rollback:
         """The environment that the release is to have; a warning where it is another than that of today."""
         own = environment.of(self.layout, target)
         if self.params.get("env") == "current":
-            return environment.todays(self.layout, live)
+            today = environment.todays(self.layout, live)
+            return own if today is None else today
         differ = environment.names(environment.of(self.layout, live), own) if live not in {None, target} else []
         if differ:
             self.cutover.warnings.append(
