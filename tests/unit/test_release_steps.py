@@ -1,7 +1,7 @@
 # Copyright (c) 2026 daoman.fastapi contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role's tasks for several hosts, as Ansible runs them, with a release of straw: one fails or is lost at a stage."""
+"""The role's tasks for several hosts, as Ansible runs them, with a release of straw: one fails or is lost."""
 
 from __future__ import annotations
 
