@@ -607,7 +607,8 @@ class Transaction:
             missing = self.to_be_installed() if self.check else []
             if missing:
                 names = ", ".join(missing)
-                self.module.warn(f"What nginx would say is not known: {names} will be installed first. Now: {message}")
+                said = message.splitlines()[0]
+                self.module.warn(f"What nginx would say is not known: {names} will be installed first. Now: {said}")
                 return
             raise tree.TreeError(f"nginx refuses the configuration: {message}\n{UNTOUCHED}", **details)
         clash = tree.conflict(output, stage, self.root, self.texts)
