@@ -277,7 +277,9 @@ class Deploy:
         if self.damage:
             self.cutover.facts["damage"] = text = intact.summary(self.damage)
             self._say(f"release {live} is damaged: {text}. It goes on until another one takes its place")
-        if wrong and not self.check:
+        if wrong and self.check:
+            self._say("it would be put right that " + ", and that ".join(words for words, _do in wrong))
+        elif wrong:
             with self._locked():
                 for words, do in wrong:
                     do()
@@ -455,8 +457,7 @@ class Deploy:
         builder = pwd.getpwnam(self.layout.build_account)
         with self.cutover.phase("fetch"):
             self._nobody_builds()
-            remove(self.layout.scratch)
-            make_directory(self.layout.scratch, builder.pw_uid, builder.pw_gid, 0o700)
+            self._empty_scratch()
             make_directory(self.layout.release(self.id), 0, group, 0o751)
             make_directory(self._source, builder.pw_uid, builder.pw_gid, 0o700)
             self.source.fetch(self._source, self.data["source"]["revision"])
@@ -467,6 +468,12 @@ class Deploy:
                     "fetch", f"subdirectory '{self.params['subdirectory']}' is not a directory of the source."
                 ) from exc
         self.cutover.build_hook("before_build", self.id, self.previous, self.params)
+
+    def _empty_scratch(self):
+        """It is there between runs, too: a prediction asks the source for its revision, and makes nothing."""
+        builder = pwd.getpwnam(self.layout.build_account)
+        remove(self.layout.scratch)
+        make_directory(self.layout.scratch, builder.pw_uid, builder.pw_gid, 0o700)
 
     def _build(self):
         with self.cutover.phase("build"):
@@ -491,7 +498,7 @@ class Deploy:
             self.cage.build(compile_all, "build", "cannot compile", check=False, writable=[self._source])
             self._nobody_builds()
             self._close(self._source)
-            remove(self.layout.scratch)
+            self._empty_scratch()
             group = grp.getgrnam(self.layout.name).gr_gid
             for path, text in release_files(self.params).items():
                 mode = file_mode(path)
