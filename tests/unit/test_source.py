@@ -161,6 +161,23 @@ def test_a_repository_in_a_home_directory_is_shown_to_the_unit():
     assert source.local_repository("https://git.example.com/home/a.git") == []
 
 
+def test_a_repository_behind_a_link_is_not_shown_to_the_unit(tmp_path):
+    """Root's rights would open the repository of somebody else, to which the owner of the home laid a link."""
+    (tmp_path / "root/private.git").mkdir(parents=True)
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice/a.git").symlink_to(tmp_path / "root/private.git")
+    (tmp_path / "alice/all").symlink_to(tmp_path / "root")
+    for path in ("alice/a.git", "alice/all/private.git", "alice/missing.git"):
+        with pytest.raises(ReleaseError, match="is not a directory, or lies behind a link"):
+            source.identity(str(tmp_path / path))
+    # Nor does it help to be faster than root.
+    job = {"readable": {str(tmp_path / "alice/a.git"): source.identity(str(tmp_path / "alice"))}}
+    with pytest.raises(caged_fetch.Failed, match="is not the directory that it was a moment ago"):
+        caged_fetch.check_readable(job)
+    path = str(tmp_path / "root/private.git")
+    assert caged_fetch.check_readable({"readable": {path: source.identity(path)}}) is None
+
+
 def test_an_uploaded_source_is_read_by_the_build_account_only(tmp_path, monkeypatch):
     """It may be private, and other apps and users can pass through the directories above it."""
     account = SimpleNamespace(pw_gid=os.getgid())

@@ -35,12 +35,21 @@ def main():
         job = json.load(stream)
     os.umask(0o022)
     try:
+        check_readable(job)
         answer = {"answer": {"resolve": resolve, "fetch": fetch}[job["do"]](job)}
     except (Failed, OSError) as exc:
         answer = {"failed": str(exc)}
     with open(sys.argv[2], "w", encoding="utf-8") as stream:
         json.dump(answer, stream)
     return int("failed" in answer)
+
+
+def check_readable(job):
+    """Fail unless what is shown to this unit is what root has found there, without a link."""
+    for path, identity in job.get("readable", {}).items():
+        found = os.stat(path)
+        if [found.st_dev, found.st_ino] != identity:
+            raise Failed(f"{path} is not the directory that it was a moment ago. Nothing of it was used.")
 
 
 # -- git --------------------------------------------------------------------------------------------------------------

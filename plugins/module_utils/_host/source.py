@@ -16,6 +16,7 @@ import shutil
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from . import caged_fetch
+from .files import opened
 from .redact import redact_url
 from .release import COMMIT, SSH, ReleaseError, is_url
 from .shell import read_bounded
@@ -99,6 +100,7 @@ class Source:
 
     def _program(self, job, message, writable=(), label=""):
         git = self.type == "git"
+        readable = local_repository(self.url if git else "")
         files = git_files(self, self.shell) if git else {}
         env = {"HOME": self.layout.scratch, "TMPDIR": self.layout.scratch, "GIT_TERMINAL_PROMPT": "0", **self.env}
         if git:
@@ -113,12 +115,13 @@ class Source:
                 "shown": redact_url(self.location),
                 "repository": self.layout.repository,
                 "scratch": self.layout.scratch,
+                "readable": {path: identity(path) for path in readable},
             },
             "fetch",
             message,
             env=env,
             writable=[self.layout.fetched, self.layout.scratch, *writable],
-            readable=local_repository(self.url if git else ""),
+            readable=readable,
             files=files,
             label=label,
             fetches=True,
@@ -139,6 +142,22 @@ def local_repository(url):
     """The path of a repository on this host, which a unit could not see below a home directory."""
     path = urlsplit(url).path if url.startswith("file://") else url
     return [path] if path.startswith(("/root/", "/home/")) else []
+
+
+def identity(path):
+    """Device and inode of a directory that no link leads away from.
+
+    systemd shows the unit what lies at the path, by root's rights. Who owns the home directory could lay a link there,
+    to the repository of somebody else. The unit looks whether it has got this directory.
+    """
+    try:
+        with opened(path, os.O_PATH | os.O_DIRECTORY) as descriptor:
+            found = os.fstat(descriptor)
+    except OSError as exc:
+        raise ReleaseError(
+            "fetch", f"{path} is not a directory, or lies behind a link: {exc.strerror}. Name where it really is."
+        ) from exc
+    return [found.st_dev, found.st_ino]
 
 
 # -- what git is told -------------------------------------------------------------------------------------------------
