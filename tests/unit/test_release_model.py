@@ -22,7 +22,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from release_model import Model
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import (
     accounts,
     cutover,
@@ -35,6 +34,7 @@ from ansible_collections.daoman.fastapi.plugins.module_utils._host import (
     upkeep,
 )
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
+from release_model import Model
 
 SEED = int(os.environ.get("FASTAPI_MODEL_SEED", 0)) or random.SystemRandom().randrange(1, 10**6)
 STEPS = int(os.environ.get("FASTAPI_MODEL_STEPS", 2000))

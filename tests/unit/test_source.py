@@ -164,7 +164,7 @@ def test_a_repository_in_a_home_directory_is_shown_to_the_unit():
 
 
 def test_a_repository_behind_a_link_is_not_shown_to_the_unit(tmp_path):
-    """Root's rights would open the repository of somebody else, to which the owner of the home directory laid a link."""
+    """Root's rights would open the repository of somebody else, to which the owner of the home laid a link."""
     (tmp_path / "root/private.git").mkdir(parents=True)
     (tmp_path / "alice").mkdir()
     (tmp_path / "alice/a.git").symlink_to(tmp_path / "root/private.git")

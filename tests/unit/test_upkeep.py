@@ -32,7 +32,7 @@ def layout(tmp_path, monkeypatch):
         manifest = {
             "inputs": {"source": {"revision": "1"}, "socket_group": "web"},
             "serve": {"domain": "a", "health": {"readiness": "/"}},
-            **{"id": id_, "digest": "", "created": "", "by": "", "version": ""},
+            "id": id_, "digest": "", "created": "", "by": "", "version": "",
         }
         for path, text in (("manifest.json", json.dumps(manifest)), ("systemd/socket", "[Socket]\nSocketMode=0660\n")):
             with open(layout.release(id_, path), "w", encoding="utf-8") as stream:

@@ -57,9 +57,7 @@ def by():
 # -- deploy -----------------------------------------------------------------------------------------------------------
 
 
-def settings_for(
-    app, version, who, reason="", break_lock=False, again=False, rebuild=False, forget_secrets=False, lock_wait=0, kept=kit.KIT
-):
+def settings_for(app, version, who, reason="", again=False, lock_wait=0, kept=kit.KIT, **flags):
     """Parameters for a release of this version, or Refused."""
     if not os.path.isdir(kept):
         raise Refused(
@@ -96,11 +94,9 @@ def settings_for(
         "reason": reason or f"deploy of {version} by {who}",
         "until": "done",
         "migrate": True,
-        "break_lock": break_lock,
         "release_again": again,
-        "rebuild": rebuild,
         "lock_wait": lock_wait,
-        "forget_secrets": forget_secrets,
+        **{name: flags.get(name, False) for name in ("break_lock", "forget_secrets", "rebuild")},
         "release": "",
         "previous": "",
         "upload": "",
