@@ -445,7 +445,8 @@ class Walk:
             self.killed(was, before, key, switched=after == key != before, instead_of=target)
             return
         self.unjudged = bool(order.Order(self.layout).unjudged)
-        if ended == "done":
+        if ended == "done" or (before is None and after == key is not None):
+            # Where nothing served, a release that fails after the switch is better than nothing.
             self.model.rolled_back(key, instead_of=target)
         elif key is None:
             assert ended == "choose" and after == before, self.told()
