@@ -73,11 +73,12 @@ def walk(host, tiny):
             text = text.replace(first, first + "        os._exit(1)\n")
         if name == "is-not-ready":
             text = text.replace('"/health/ready": ', '"/health/other": ')
-        commands += [f"printf %s {shlex.quote(text)} >main.py", "git add -A", f"git commit -q -m {name}", f"git tag {name}"]
+        commands += [f"printf %s {shlex.quote(text)} >main.py", "git add -A", f"git commit -q -m {name}"]
+        commands.append(f"git tag {name}")
     host.check_output("; ".join([*commands, f"git clone --quiet --bare . {REPOSITORY}", f"mkdir -p {KEPT}"]))
     tiny.options = {
-        "name": "walk", "domain": "walk.example.com", "app": "main:app", "source": f"file://{REPOSITORY}", "version": "r1",
-        "gunicorn": {"workers": 1}, "health": {"timeout": 4}, "release": {"linger": 0.5, "keep": 4},
+        "name": "walk", "domain": "walk.example.com", "source": f"file://{REPOSITORY}", "version": "r1",
+        "app": "main:app", "gunicorn": {"workers": 1}, "health": {"timeout": 4}, "release": {"linger": 0.5, "keep": 4},
     }  # fmt: skip
     tiny.deployed()
     yield Walk(host, random.Random(SEED))
