@@ -345,6 +345,8 @@ class Walk:
             states = {item["id"]: item["state"] for item in releases}
             way = [id_ for id_ in order.Order(self.layout).served() if id_ in states]
             self.model.way = [key_of(self.layout, id_) for id_ in way]
+            # What was not settled when it was lost is told by the states alone.
+            self.model.refused |= {key_of(self.layout, id_) for id_ in way if states[id_] not in order.OFFERED}
             self.model.held = []
 
     def deploy(self):

@@ -114,6 +114,7 @@ class Cutover:
         """What the last switch has made of the order counts from now on, also where the run died that switched."""
         pending = self.order.pending
         if pending:
+            facts = {"deployed": self.layout.state(pending["id"]).get("deployed") or now(), **facts}
             self.mark(pending["id"], "good", sequence=pending["sequence"], **facts)
             if pending["left"] and self.layout.manifest(pending["previous"]):
                 self.mark(pending["previous"], "rolled back", **pending["left"])
