@@ -28,7 +28,10 @@ def host(tmp_path, monkeypatch):
     for name in ("shop", "blog"):
         release = tmp_path / "srv" / name / "releases" / ID
         release.mkdir(parents=True)
-        manifest = {"version": "v1", "serve": {"domain": f"{name}.example.com"}}
+        manifest = {
+            "id": ID, "digest": "", "created": "", "by": "", "version": "v1",
+            "inputs": {"source": {"revision": "1"}}, "serve": {"domain": f"{name}.example.com"},
+        }
         (release / "manifest.json").write_text(json.dumps(manifest))
         (release / "manifest.json").chmod(0o600)
     (tmp_path / "srv/shop/live.sock").symlink_to(f"/run/shop/{ID}.sock")

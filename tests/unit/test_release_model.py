@@ -241,8 +241,10 @@ def world(monkeypatch):
     ):
         monkeypatch.setattr(module, name, lambda *_arguments, instead=instead: instead)
     monkeypatch.setattr(deploy.release_kit, "save", lambda *_arguments: False)
-    for name, instead in (("_directories", None), ("_nobody_builds", None), ("_close", None), ("_share", None),
-                          ("_check_units", 1.0), ("_check_app", None)):  # fmt: skip
+    for name, instead in (
+        *(("_directories", None), ("_empty_scratch", None), ("_nobody_builds", None), ("_close", None)),
+        *(("_share", None), ("_check_units", 1.0), ("_check_app", None)),
+    ):
         monkeypatch.setattr(deploy.Deploy, name, lambda *_arguments, instead=instead: instead)
     monkeypatch.setattr(deploy.Deploy, "_fetch", fetch)
     monkeypatch.setattr(deploy.Deploy, "_build", build)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 
-from . import kit, preload
+from . import intact, kit, preload
 from .lock import now
 from .release import MANIFEST_FORMAT, ReleaseError, digest, env_values, fresh_id, read_text, sha256
 from .shell import make_directory, write_file
@@ -67,6 +67,7 @@ def with_environment(layout, id_, text, shell, by, number):
         write_file(os.path.join(new, "env"), text, 0o600)
         facts = {"id": made, "digest": wanted, "created": now(), "by": by, "inputs": inputs}
         facts.update(format=MANIFEST_FORMAT, sequence=number())
+        intact.seal(layout, made)
         complete = json.dumps({**manifest, **facts}, indent=2, sort_keys=True) + "\n"
         write_file(os.path.join(new, "manifest.json"), complete, 0o600)
     except (OSError, ReleaseError) as exc:
