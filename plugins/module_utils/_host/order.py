@@ -187,7 +187,7 @@ class Order:
     def back(self, id_, instead_of=""):
         """The way back once users are sent back to a release, or to what takes the place of one."""
         served = self.served()
-        return [*served[: served.index(instead_of or id_)], id_]
+        return [each for each in served[: served.index(instead_of or id_)] if each != id_] + [id_]
 
     def settle(self):
         """What serves is what is to serve."""
