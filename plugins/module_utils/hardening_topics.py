@@ -232,7 +232,6 @@ class Sudo(Topic):
             except TopicError as error:
                 raise TopicError(f"visudo refuses {path} (hardening_sudo):\n{error}".replace(staged, path)) from error
 
-
     def _test_others(self):
         """Files that were there before fail the check of all files, too: say so before anything changes."""
         code, output = self.run("visudo", "-c")

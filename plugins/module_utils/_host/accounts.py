@@ -342,7 +342,7 @@ def units_of_others(layout, run):
         code, out, _err = run(["systemctl", "show", "--property=User,TriggeredBy", "--", unit])
         facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         # What only has a process of the account in it, as cron has, is left alone.
-        if code == 0 and facts.get("User") in {word for name, _ in names(layout) for word in (name, _uid_of(name))}:
+        if code == 0 and facts.get("User") in {word for name, _comment in names(layout) for word in (name, _uid_of(name))}:
             found.update([unit, *facts.get("TriggeredBy", "").split()])
     return sorted(found)
 
