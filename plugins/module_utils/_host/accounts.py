@@ -342,7 +342,8 @@ def units_of_others(layout, run):
         code, out, _err = run(["systemctl", "show", "--property=User,TriggeredBy", "--", unit])
         facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         # What only has a process of the account in it, as cron has, is left alone.
-        if code == 0 and facts.get("User") in {word for name, _comment in names(layout) for word in (name, _uid_of(name))}:
+        accounts = [name for name, _comment in names(layout)]
+        if code == 0 and facts.get("User") in {*accounts, *map(_uid_of, accounts)}:
             found.update([unit, *facts.get("TriggeredBy", "").split()])
     return sorted(found)
 
