@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.daoman.fastapi.plugins.module_utils._host import upkeep
+from ansible_collections.daoman.fastapi.plugins.module_utils._host.order import Order
 from ansible_collections.daoman.fastapi.plugins.module_utils._host.release import Layout, ReleaseError
 
 OLD, LIVE = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002"
@@ -189,6 +190,22 @@ def test_current_leads_to_what_serves(layout, monkeypatch, there):
         do()
         assert upkeep.problems(layout, LIVE, None) == []
     assert f"led to {'releases/' + there if there else 'nothing'}, and leads to {LIVE}" in words
+
+
+def test_previous_leads_to_what_served_before(layout, monkeypatch):
+    monkeypatch.setattr(upkeep, "Instance", Units(LIVE))
+    for link, target in ((layout.current, LIVE), (layout.previous, OLD)):
+        os.symlink(f"releases/{target}", link)
+    os.symlink(layout.socket(LIVE), layout.live)
+    order = Order(layout)
+    order.note(LIVE, OLD, [OLD, LIVE], [])
+    order.settle()
+    os.unlink(layout.previous)
+    with listen(layout, LIVE):
+        ((words, do),) = upkeep.problems(layout, LIVE, None)
+        do()
+        assert upkeep.problems(layout, LIVE, None) == []
+    assert f"led to nothing, and leads to {OLD}" in words and os.readlink(layout.previous) == f"releases/{OLD}"
 
 
 def test_a_socket_of_which_the_file_is_gone_or_at_which_nobody_listens_is_made_anew(layout, monkeypatch):

@@ -16,6 +16,7 @@ import time
 
 from .accounts import mounts
 from .ask import connect_unix
+from .order import Order
 from .release import ID, ReleaseError, read_text
 from .shell import make_directory, point
 from .switch import Instance, answer, strangers
@@ -161,8 +162,12 @@ def problems(layout, live, shell):
     if layout.manifest(live) and _release_of(layout.current) != live:
         words = f"{layout.current} led to {_shown_link(layout.current)}, and leads to {live}"
         found.append((words, lambda: point(layout.current, os.path.join("releases", live))))
+    before = Order(layout).replaced()
+    if before and layout.manifest(before) and _release_of(layout.previous) != before:
+        words = f"{layout.previous} led to {_shown_link(layout.previous)}, and leads to {before}"
+        found.append((words, lambda: point(layout.previous, os.path.join("releases", before))))
     if not instance.serves():
-        return found  # it is started anew
+        return found  # it is started again
     path = layout.socket(live)
     if not _listens(path):
         found.append((f"nothing listened at {path}: the app's units were restarted", instance.restart))
