@@ -102,6 +102,8 @@ class Application:
         text = f"{request.method} {request.target}, for {who}, at {host}\n".encode()
         if request.target.startswith("/large"):
             text = bytes(16 << 20)
+        if request.target.startswith("/huge"):
+            text = bytes(64 << 20)
         if request.method == "HEAD":
             text = b""
         cookie = b"Set-Cookie: session=mine\r\n" if "session" in request.target else b""
