@@ -116,7 +116,7 @@ options:
     default: ""
   rebuild:
     description: >-
-      Make the release and its virtual environment anew, also where one with the same settings is there and intact.
+      Rebuild the release and its virtual environment, also if an intact one with the same settings exists.
     type: bool
     default: false
     version_added: 0.3.0

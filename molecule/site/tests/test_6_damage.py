@@ -109,7 +109,7 @@ def test_damage_is_named_and_its_fix_works_as_printed(host, web, name):
     assert not left - set(before)
     for app in ("shop", "blog"):
         assert web.get(f"https://{app}.example.com/whoami", cert=app).status == 200
-    # Made anew where files could not be given back, and kept where they could.
+    # Rebuilt where files could not be restored, and kept where they could.
     rebuilt = host.check_output("readlink /srv/shop/live.sock") != live
     assert rebuilt == (this.fixed_by in {"release-damaged", "app-interpreter"})
     # After it the next start works, also that of a reboot.

@@ -138,9 +138,9 @@ class Build:
         # Environments that would have done, and are damaged.
         self.damage = []
 
-    def ensure(self, anew=False):
-        """Path of the virtual environment, made where there is none that is intact, or `anew` in any case."""
-        for venv in () if anew else self._made():
+    def ensure(self, rebuild=False):
+        """Path of the virtual environment, made if no intact one exists, or with `rebuild` in any case."""
+        for venv in () if rebuild else self._made():
             damage = intact.check_venv(self.layout, venv)
             if not damage:
                 return venv

@@ -68,7 +68,7 @@ def settings_for(app, version, who, reason="", again=False, lock_wait=0, kept=ki
     if damaged:
         path = os.path.join(kept, app + ".json")
         raise Refused(
-            f"the settings of {app} in {path} do not fit: {damaged}. Run daoman.fastapi.site once to keep them anew"
+            f"the settings of {app} in {path} do not fit: {damaged}. Run daoman.fastapi.site once: it saves them again"
         )
     if settings is None:
         raise Refused(f"{app} was not released by Ansible since this host keeps settings. Run daoman.fastapi.site once")
@@ -191,7 +191,7 @@ def parser():
     )
     made.add_argument("version", metavar="VERSION", type=word(VERSION), help="a tag, a commit or a branch")
     made.add_argument("--again", action="store_true", help="also if it is held because users were sent back from it")
-    made.add_argument("--rebuild", action="store_true", help="make the release anew, also where it is there")
+    made.add_argument("--rebuild", action="store_true", help="rebuild the release, also if it exists")
     forgetting(made)
     changing(made)
     made.add_argument(

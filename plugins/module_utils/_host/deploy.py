@@ -555,7 +555,7 @@ class Deploy:
 
     def _migrate(self):
         before = self.layout.manifest(self.previous) if self.previous else None
-        # Built anew, it has been migrated to.
+        # A rebuilt release has been migrated to already.
         if self.params["migrate"] and (before is None or before["digest"] != digest(self.data)):
             self._hook("migrate")
 

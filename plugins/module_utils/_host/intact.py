@@ -343,5 +343,5 @@ def refuse(layout, id_):
         raise ReleaseError(
             "choose",
             f"release {id_} is damaged: {summary(damage)}. Nothing was changed. Name another release (-e release=...), "
-            "or set its version in the inventory and run daoman.fastapi.deploy, which builds it anew.",
+            "or set its version in the inventory and run daoman.fastapi.deploy, which rebuilds it.",
         )

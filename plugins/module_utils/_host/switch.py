@@ -105,7 +105,7 @@ class Instance:
         )
 
     def restart(self):
-        """Make the socket anew, where its file is gone or nobody listens at it."""
+        """Create the socket again, where its file is missing or nobody listens on it."""
         self._systemctl("restart", self.socket, self.service, message=f"{self.service} does not start", check=False)
 
     def wait_ready(self, host, health):

@@ -16,7 +16,7 @@ from fastapi_doctor.show import duration, size
 # Restarts after which an app is not just unlucky, and the seconds in which they count.
 RESTARTS, RECENT = 3, 900
 CRASHES = 3
-# Puts right what it can in its place, and makes a damaged release anew beside the one that serves.
+# Corrects in place what it can, and rebuilds a damaged release beside the one that serves.
 DEPLOY = "ansible-playbook daoman.fastapi.deploy"
 
 
