@@ -319,13 +319,30 @@ def test_a_rollback_in_check_mode_says_where_it_would_go(host, tiny):
 
 
 def test_a_rollback_to_a_release_that_does_not_start_any_more_changes_nothing(host, tiny):
-    first, second = revisions(tiny, "old", "new")
-    host.check_output(f"mv /srv/tiny/releases/{first}/src/main.py /srv/tiny/releases/{first}/src/gone.py")
+    needed = "/srv/tiny/shared/needed"
+    host.check_output(f"touch {needed}")
+    tiny.edit('REVISION = "1"', 'REVISION = "needy"')
+    service = {"overrides": {"Service": {"ExecStartPre": f"/usr/bin/test -e {needed}"}}}
+    tiny.deployed(version="HEAD", service=service)
+    first = tiny.live()
+    tiny.edit('REVISION = "needy"', 'REVISION = "free"')
+    tiny.deployed(version="HEAD")
+    second = tiny.live()
+    host.check_output(f"rm {needed}")
     refused = play(tiny, "release_rollback")
-    assert refused.returncode != 0 and "No module named 'main'" in refused.stderr
-    assert (tiny.live(), tiny.ask("/revision")) == (second, "new")
+    assert refused.returncode != 0 and f"tiny@{first}.service does not start" in refused.stdout + refused.stderr
+    assert (tiny.live(), tiny.ask("/revision")) == (second, "free")
     assert releases(host)[first] == "does not start"
     assert host.run(f"systemctl is-active tiny@{first}.service").stdout.strip() == "inactive"
+
+
+def test_a_rollback_to_a_release_that_is_damaged_changes_nothing(host, tiny):
+    first, second = revisions(tiny, "sound at first", "sound")
+    host.check_output(f"mv /srv/tiny/releases/{first}/src/main.py /srv/tiny/releases/{first}/src/gone.py")
+    refused = play(tiny, "release_rollback")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and f"release {first} is damaged" in said and "src/main.py is missing" in said
+    assert (tiny.live(), tiny.ask("/revision")) == (second, "sound")
 
 
 def test_a_state_file_that_is_damaged_is_set_aside_and_in_nobody_s_way(host, tiny):
