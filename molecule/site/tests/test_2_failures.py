@@ -18,7 +18,7 @@ def broken_app(rerun):
 
 @pytest.fixture(scope="module")
 def renamed_app(rerun):
-    return rerun(lambda apps: apps["blog"].update(name="news"))
+    return rerun(lambda apps: apps["blog"].update(name="gazette"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_an_app_that_the_inventory_no_longer_names_stops_the_run(host, web, rena
     assert_refused(renamed_app, host, web)
     assert_says(renamed_app, "1 app of this host is not in fastapi_apps: blog (blog.example.com, main). Nothing was")
     assert_says(renamed_app, "{name: blog, state: absent}", "-e keep_orphans=true")
-    assert not host.file("/srv/news").exists
+    assert not host.file("/srv/gazette").exists
 
 
 def test_misspelt_option_changes_nothing(host, web, misspelt_option):
