@@ -334,6 +334,8 @@ def units_of_others(layout, run):
 
     systemd would start them again as often as their processes were ended.
     """
+    accounts = [name for name, _comment in names(layout)]
+    users = {*accounts, *map(_uid_of, accounts)}
     found = set()
     for pid in _processes(uids(layout)):
         unit = _group_of(pid).strip().rpartition("/")[2]
@@ -342,8 +344,7 @@ def units_of_others(layout, run):
         code, out, _err = run(["systemctl", "show", "--property=User,TriggeredBy", "--", unit])
         facts = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         # What only has a process of the account in it, as cron has, is left alone.
-        accounts = [name for name, _comment in names(layout)]
-        if code == 0 and facts.get("User") in {*accounts, *map(_uid_of, accounts)}:
+        if code == 0 and facts.get("User") in users:
             found.update([unit, *facts.get("TriggeredBy", "").split()])
     return sorted(found)
 

@@ -249,8 +249,7 @@ class Cutover:
     def guard(self, id_, access_log, guard):
         """Watch what nginx logs. ReleaseError when the release does worse than the one before."""
         begun = self.facts["served"]
-        longest = guard["seconds"] + FLUSH
-        deadline = time.monotonic() + min(max(begun + longest - time.time(), 0), longest)
+        deadline = guard_deadline(begun, guard)
         log = AccessLog(access_log, self.layout.name)
         seen = log.recent(begun - guard["baseline"])
         before = Traffic([item for item in seen if item.begun < begun], guard["seconds"])
@@ -321,8 +320,7 @@ class Cutover:
         path = guard["access_log"] or self.layout.log("access")
         # Made by the switch.
         begun = os.lstat(self.layout.live).st_mtime
-        longest = guard["seconds"] + FLUSH
-        deadline = time.monotonic() + min(max(begun + longest - time.time(), 0), longest)
+        deadline = guard_deadline(begun, guard)
         with self.phase("guard"):
             while time.monotonic() < deadline:
                 time.sleep(0.5)
@@ -418,6 +416,12 @@ class Cutover:
         self.settle_order()
         if previous and previous != id_:
             self.finish(previous)
+
+
+def guard_deadline(begun, guard):
+    """When all that the guard looks at is in the log, by time.monotonic(); at most its length from now on."""
+    longest = guard["seconds"] + FLUSH
+    return time.monotonic() + min(max(begun + longest - time.time(), 0), longest)
 
 
 def noexec(layout):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 
-from . import intact, kit, preload
+from . import intact, kit
 from .lock import now
 from .release import MANIFEST_FORMAT, ReleaseError, digest, env_values, fresh_id, read_text, sha256
 from .shell import make_directory, write_file
@@ -20,7 +20,7 @@ from .switch import remove_release
 from .systemd import env_file
 
 # What of a release is the same in one with another environment.
-PARTS = ("src", "venv", "gunicorn.conf.py", "start.sh", "lib", "systemd", preload.FILE)
+PARTS = tuple(name for name in intact.PARTS if name != "env")
 
 
 def of(layout, id_):

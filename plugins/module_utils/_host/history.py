@@ -15,7 +15,7 @@ import stat
 
 from . import records
 from .redact import redact_url
-from .shell import write_file
+from .shell import open_plain, write_file
 
 # Of those who read nginx's logs, as the exporter of metrics does.
 GROUP = "adm"
@@ -58,12 +58,11 @@ def append(layout, entry):
 
 def read(layout):
     """The bytes of a history."""
-    try:
-        descriptor = os.open(layout.history, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    descriptor = open_plain(layout.history)
+    if descriptor is None:
         return b""
     with os.fdopen(descriptor, "rb") as stream:
-        return stream.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+        return stream.read()
 
 
 def damaged_lines(data):

@@ -20,6 +20,7 @@ import re
 import stat
 from typing import NamedTuple
 
+from . import preload
 from .release import ReleaseError, digest, file_mode, read_text, sha256
 from .shell import write_file
 from .tree import FILE, open_below
@@ -29,7 +30,7 @@ HEADER = {"format": 1}
 # Path, kind, mode, owner, group, size, content or target, and when it was written.
 LINE = 8
 # The entries of a release that are listed. What becomes of it is noted in others.
-PARTS = ("src", "venv", "gunicorn.conf.py", "start.sh", "env", "lib", "systemd", "preload.json")
+PARTS = ("src", "venv", "gunicorn.conf.py", "start.sh", "env", "lib", "systemd", preload.FILE)
 # Of them what 0.2.0 wrote.
 FORMER_PARTS = PARTS[:-1]
 COMPILED = "__pycache__"
@@ -112,7 +113,7 @@ def write_list(top, name, parts, app):
 def seal(layout, id_):
     """The list of a release that is complete but for its manifest."""
     top = layout.release(id_)
-    write_list(top, LIST, [name for name in PARTS if os.path.lexists(os.path.join(top, name))], _app_group(layout))
+    write_list(top, LIST, [name for name in PARTS if _is_there(top, name)], _app_group(layout))
 
 
 def seal_venv(layout, venv):

@@ -198,6 +198,15 @@ def fresh_id(layout, digest_):
     return release_id(digest_, now)
 
 
+def linked_id(link, suffix=""):
+    """Id of the release that the target of a link is named after, or None."""
+    try:
+        id_ = os.path.basename(os.readlink(link)).removesuffix(suffix)
+    except OSError:
+        return None
+    return id_ if ID.match(id_) else None
+
+
 class Layout:
     """Paths of one app. `root` is there for tests."""
 
@@ -261,20 +270,15 @@ class Layout:
 
     def live_id(self):
         """Id of the release that nginx is sent to, or None."""
-        try:
-            name = os.path.basename(os.readlink(self.live))
-        except OSError:
-            return None
-        id_ = name.removesuffix(".sock")
-        return id_ if ID.match(id_) else None
+        return linked_id(self.live, ".sock")
 
     def previous_id(self):
         """Id of the release that served before, as a link tells it; or None."""
-        try:
-            id_ = os.path.basename(os.readlink(self.previous))
-        except OSError:
-            return None
-        return id_ if ID.match(id_) else None
+        return linked_id(self.previous)
+
+    def current_id(self):
+        """Id of the release that `current` leads to, or None."""
+        return linked_id(self.current)
 
     def read_manifest(self, id_):
         """Manifest of a complete release and nothing, or None and why it does not fit."""

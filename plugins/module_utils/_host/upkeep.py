@@ -17,7 +17,7 @@ import time
 from .accounts import mounts
 from .ask import connect_unix
 from .order import Order
-from .release import ID, ReleaseError, read_text
+from .release import ReleaseError, read_text
 from .shell import make_directory, point
 from .switch import Instance, answer, strangers
 from .tree import DIRECTORY, remove
@@ -134,19 +134,11 @@ def mounted_noexec(path):
 
 def running(layout, shell):
     """Id of the release that runs and answers although live.sock leads to none, or None. `current` knows it best."""
-    current = _release_of(layout.current)
+    current = layout.current_id()
     found = sorted(strangers(layout, None), key=lambda id_: (id_ == current, id_), reverse=True)
     up = [id_ for id_ in found if layout.manifest(id_) and Instance(layout, id_, shell).serves()]
     ready = [id_ for id_ in up if answer(layout, id_)[0] == 200]
     return next(iter(ready or [id_ for id_ in up if id_ == current]), None)
-
-
-def _release_of(link):
-    try:
-        name = os.path.basename(os.readlink(link))
-    except OSError:
-        return None
-    return name if ID.match(name) else None
 
 
 def lead_back(layout, id_):
@@ -158,12 +150,13 @@ def lead_back(layout, id_):
 def problems(layout, live, shell):
     """What is wrong around the release that serves: pairs of words and a function that puts it right."""
     instance = Instance(layout, live, shell)
+    manifest = layout.manifest(live)
     found = []
-    if layout.manifest(live) and _release_of(layout.current) != live:
+    if manifest and layout.current_id() != live:
         words = f"{layout.current} led to {_shown_link(layout.current)}, and leads to {live}"
         found.append((words, lambda: point(layout.current, os.path.join("releases", live))))
     before = Order(layout).replaced()
-    if before and layout.manifest(before) and _release_of(layout.previous) != before:
+    if before and layout.manifest(before) and layout.previous_id() != before:
         words = f"{layout.previous} led to {_shown_link(layout.previous)}, and leads to {before}"
         found.append((words, lambda: point(layout.previous, os.path.join("releases", before))))
     if not instance.serves():
@@ -172,7 +165,7 @@ def problems(layout, live, shell):
     if not _listens(path):
         found.append((f"nothing listened at {path}: the app's units were restarted", instance.restart))
         return found
-    group = (layout.manifest(live) or {}).get("inputs", {}).get("socket_group", "")
+    group = (manifest or {}).get("inputs", {}).get("socket_group", "")
     try:
         uid, gid = pwd.getpwnam(layout.name).pw_uid, grp.getgrnam(group).gr_gid
     except KeyError:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 
 from fastapi_host.files import stream
-from fastapi_host.release import APP_NAME, ID
+from fastapi_host.release import APP_NAME, linked_id
 
 ACTIONS = ("deploy", "rollback")
 OUTCOMES = ("good", "failed")
@@ -50,11 +50,7 @@ class Releases:
                     yield name, self.read[name][1]
 
     def live(self, name):
-        try:
-            found = os.path.basename(os.readlink(os.path.join(self.top, name, "live.sock"))).removesuffix(".sock")
-        except OSError:
-            return ""
-        return found if ID.match(found) else ""
+        return linked_id(os.path.join(self.top, name, "live.sock"), ".sock") or ""
 
     def values(self):
         """(metric, kind, [(labels, number)])."""
